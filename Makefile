@@ -1,0 +1,37 @@
+# make demo   the whole loop on the embedded data, into ./crywolf-demo
+# make test   lint, types and every test
+# make check  lint and types alone
+# make bench-loop CORPUS=DIR   the honest loop on real corpora; writes docs/bench/loop.md
+# make clean  what the above made, the environment too
+PYTHON ?= python3
+CORPUS ?= ../shared/corpus
+BIN := .venv/bin
+READY := .venv/.ready
+TYPES := build/types
+
+.PHONY: demo test check clean bench-loop
+
+demo: $(READY)
+	$(BIN)/crywolf demo --force -o crywolf-demo
+
+test: check
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(TYPES) build/lib && $(BIN)/pip install -q --no-deps --target $(TYPES) .
+	MYPYPATH=$(TYPES) $(BIN)/mypy $(foreach room,crywolf crywolf.data crywolf.augment crywolf.mining crywolf.train crywolf.export crywolf.feedback,-p $(room))
+
+bench-loop: $(READY)
+	$(BIN)/python benchmarks/loop.py --corpus $(CORPUS)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build crywolf-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+"""Grows false positives into benign training data: rewrites, swaps, templates and twins, guarded and deduplicated."""
+
+from .dedup import DedupResult, deduplicate, jaccard, near_duplicate_clusters, near_duplicate_pairs, nearest_reference
+from .diversity import Diversity, distinct_n, diversity
+from .engine import GrowConfig, GrowResult, grow
+from .guards import Guard, GuardResult, guard, nearest_cosine
+from .templates import TemplatePicker, find_entities
+from .types import Grown
+
+__all__ = [
+    "DedupResult",
+    "Diversity",
+    "GrowConfig",
+    "GrowResult",
+    "Grown",
+    "Guard",
+    "GuardResult",
+    "TemplatePicker",
+    "deduplicate",
+    "distinct_n",
+    "diversity",
+    "find_entities",
+    "grow",
+    "guard",
+    "jaccard",
+    "near_duplicate_clusters",
+    "near_duplicate_pairs",
+    "nearest_cosine",
+    "nearest_reference",
+]

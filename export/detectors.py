@@ -1,0 +1,158 @@
+"""DETECTOR on the command line: a package folder, an http(s) URL, or `module:function`; all become one score callable.
+
+Takes the user's words and gives a `LoadedDetector`, so that any guard on the market can be measured, and its false
+positives harvested, in the same way. Scores from outside are checked before anybody counts with them.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crywolf.data import BadInput, CrywolfError, Score
+
+from .detector import Detector
+
+DEFAULT_THRESHOLD = 0.5
+_URL_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector ready to be measured.
+
+    Attributes:
+        name: what tables call it.
+        kind: where it came from.
+        score: list of str -> (n,) probabilities of MALICIOUS, checked to be finite and within [0, 1].
+        threshold: scores at or above it count as flagged.
+        threats: list of str -> the likeliest threat type of each, or None where the detector names none.
+    """
+
+    name: str
+    kind: Literal["package", "url", "function"]
+    score: Score
+    threshold: float
+    threats: Callable[[Sequence[str]], list[str]] | None = None
+
+
+def load_detector(spec: str, *, threshold: float | None = None, timeout: float = 30.0) -> LoadedDetector:
+    """Load what DETECTOR names.
+
+    Args:
+        spec: a package folder, an http(s) URL that takes {"prompt": text} and answers in the shape of
+            `Detector.predict`, or `module:function` (list of str -> scores), looked up from the current folder too.
+        threshold: overrides the package's own threshold, or 0.5 for the other kinds.
+        timeout: seconds to wait for one answer of a URL.
+
+    Raises:
+        BadInput: `spec` names nothing that can be loaded, or `threshold` is outside [0, 1].
+        CorruptPackage: the folder is a package that fails its checks.
+    """
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise BadInput(f"threshold {threshold}: expected a number from 0 to 1")
+    if spec.startswith(("http://", "https://")):
+        return _from_url(spec, threshold, timeout)
+    if Path(spec).is_dir():
+        detector = Detector.load(spec)
+        chosen = detector.threshold if threshold is None else threshold
+        return LoadedDetector(detector.version, "package", checked(detector.score, spec), chosen, detector.threats)
+    if ":" in spec:
+        return _from_function(spec, threshold)
+    raise BadInput(f"detector {spec!r}: neither a package folder, an http(s) URL, nor module:function")
+
+
+def checked(score: Callable[[Sequence[str]], Any], name: str) -> Score:
+    """Wrap `score` so that it gives float64 (n,) in [0, 1] or raises CrywolfError saying what it gave instead."""
+
+    def run(texts: Sequence[str]) -> NDArray[np.float64]:
+        try:
+            values = np.asarray(score(texts), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise CrywolfError(f"detector {name}: its scores are not numbers ({error})") from error
+        if values.shape != (len(texts),):
+            raise CrywolfError(f"detector {name}: {len(texts)} texts gave scores of shape {values.shape}")
+        if not (np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()):
+            raise CrywolfError(f"detector {name}: scores must be finite and from 0 to 1")
+        return values
+
+    return run
+
+
+def _from_function(spec: str, threshold: float | None) -> LoadedDetector:
+    module_name, _, function_name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"detector {spec!r}: {error}") from error
+    if not callable(function):
+        raise BadInput(f"detector {spec!r}: {function_name} is not a function")
+    return LoadedDetector(spec, "function", checked(function, spec), _or_default(threshold))
+
+
+def _from_url(url: str, threshold: float | None, timeout: float) -> LoadedDetector:
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
+    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+
+    def ask(text: str) -> dict[str, Any]:
+        try:
+            response = session.post(url, json={"prompt": text}, timeout=timeout)
+            response.raise_for_status()
+            answer = response.json()
+        except (requests.RequestException, ValueError) as error:
+            # The exception's text can quote the request; its kind is enough and shows no prompt.
+            raise CrywolfError(f"detector {url}: no usable answer ({type(error).__name__}); is it up?") from None
+        if not isinstance(answer, dict):
+            raise CrywolfError(f"detector {url}: expected a JSON object, got {type(answer).__name__}")
+        return answer
+
+    def ask_all(texts: Sequence[str]) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(_URL_WORKERS) as pool:
+            return list(pool.map(ask, texts))
+
+    def score(texts: Sequence[str]) -> list[float]:
+        return [answer_score(answer) for answer in ask_all(texts)]
+
+    def threats(texts: Sequence[str]) -> list[str]:
+        return [answer_threat(answer) for answer in ask_all(texts)]
+
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=retry, pool_maxsize=_URL_WORKERS))
+    session.mount("https://", HTTPAdapter(max_retries=retry, pool_maxsize=_URL_WORKERS))
+    return LoadedDetector(url, "url", checked(score, url), _or_default(threshold), threats)
+
+
+def answer_score(answer: dict[str, Any]) -> float:
+    """Return a service answer's score: its "score", else its highest confidence, else 0."""
+    if answer.get("score") is not None:
+        return float(answer["score"])
+    return max((float(p["confidence"]) for p in _predictions(answer)), default=0.0)
+
+
+def answer_threat(answer: dict[str, Any]) -> str:
+    """Return the threat type of the most confident prediction, "unknown" where there is none."""
+    best = max(_predictions(answer), key=lambda p: float(p["confidence"]), default=None)
+    return str(best.get("threat_type", "unknown")) if best else "unknown"
+
+
+def _predictions(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    raw = answer.get("predictions") or []
+    if not isinstance(raw, list) or not all(isinstance(p, dict) and "confidence" in p for p in raw):
+        raise CrywolfError("detector: an answer's predictions are not a list of objects with a confidence")
+    return raw
+
+
+def _or_default(threshold: float | None) -> float:
+    return DEFAULT_THRESHOLD if threshold is None else threshold

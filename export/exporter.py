@@ -1,0 +1,159 @@
+"""`crywolf export`: a trained model folder becomes a package, quantized and compared with its origin.
+
+Takes a model folder of crywolf.train and a test frame, writes the package beside its final name and renames it, so
+that a package is there whole or not at all. Gives sizes and parity.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from crywolf.data import BadInput, Progress
+
+from . import package
+from .detector import Detector
+from .onnx import quantize, write_onnx
+from .parity import Parity, measure
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
+
+    Attributes:
+        path: the package.
+        bytes_fp32: size of the float32 ONNX model.
+        bytes_int8: size of the quantized one, which the package holds.
+        parity: torch against INT8, None where no rows to compare on were given.
+    """
+
+    path: Path
+    bytes_fp32: int
+    bytes_int8: int
+    parity: Parity | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the quantized model is."""
+        return self.bytes_fp32 / self.bytes_int8
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON."""
+        return {
+            "path": str(self.path),
+            "bytes_fp32": self.bytes_fp32,
+            "bytes_int8": self.bytes_int8,
+            "ratio": self.ratio,
+            "parity": self.parity.to_dict() if self.parity else None,
+        }
+
+
+def export_package(
+    model_dir: Path | str,
+    out: Path | str,
+    *,
+    parity: pl.DataFrame | None = None,
+    version: str | None = None,
+    card: dict[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Export a trained model to a package.
+
+    Args:
+        model_dir: folder written by `crywolf.train.fit`.
+        out: the package's folder; made here, replaced only with `force`.
+        parity: labelled rows (best: the test split) on which INT8 is compared with torch.
+        version: name of the model; by default "crywolf-" and the first 12 digits of the weights' hash.
+        card: further facts for the model card, section title -> text or table rows.
+        force: replace an existing package.
+        progress: called with (done, total) while parity is measured.
+
+    Raises:
+        BadInput: `out` exists and `force` is not set.
+        CorruptPackage: the model folder fails its own hash check.
+    """
+    from crywolf.train.model import TrainedModel
+
+    model_dir, out = Path(model_dir), Path(out)
+    if out.exists() and not force:
+        raise BadInput(f"{out}: already there; give --force to replace it")
+    trained = TrainedModel.load(model_dir)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        fp32 = write_onnx(trained.network, work / "model.fp32.onnx")
+        int8 = quantize(fp32, work / package.MODEL)
+        sizes = fp32.stat().st_size, int8.stat().st_size
+        fp32.unlink()
+        shutil.copyfile(model_dir / package.TOKENIZER, work / package.TOKENIZER)
+        info = _info(model_dir, version, sizes)
+        package.write_settings(work, info)
+        package.write_manifest(work)
+        compared = None
+        if parity is not None:
+            compared = measure(trained.network, Detector.load(work), parity, progress=progress)
+            info = replace(info, metadata={**info.metadata, "parity": compared.to_dict()})
+            package.write_settings(work, info)
+        _write_card(work, info, card or {})
+        package.write_manifest(work)
+        _swap_in(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return ExportResult(out, *sizes, compared)
+
+
+def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> package.PackageInfo:
+    """Settings of the package, from the model folder's crywolf.json."""
+    raw = json.loads((model_dir / "crywolf.json").read_text(encoding="utf-8"))
+    weights = package.sha256(model_dir / "model.safetensors")
+    names = ("crywolf", "torch", "transformers", "onnx", "onnxruntime")
+    metadata = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": weights,
+        "recipe": raw.get("recipe"),
+        "encoder": raw.get("encoder"),
+        "bytes_fp32": sizes[0],
+        "bytes_int8": sizes[1],
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }
+    return package.PackageInfo(
+        version=version or f"crywolf-{weights[:12]}",
+        labels=tuple(raw["labels"]),
+        threat_types=tuple(raw["threat_types"]),
+        scale=float(raw["calibration"]["scale"]),
+        bias=float(raw["calibration"]["bias"]),
+        thresholds={"default": float(raw["threshold"])},
+        max_length=int(raw["max_length"]),
+        metadata=metadata,
+    )
+
+
+def _write_card(folder: Path, info: package.PackageInfo, sections: dict[str, Any]) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Markdown, not HTML: nothing to escape but pipes in tables, which the template does.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("crywolf.export", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = environment.get_template("model_card.md.j2").render(info=info, sections=sections, max_chars=info.max_chars)
+    (folder / package.CARD).write_text(text, encoding="utf-8")
+
+
+def _swap_in(work: Path, out: Path) -> None:
+    """Rename the finished folder to its place; an old package steps aside first, so there is never a half one."""
+    work.chmod(0o755)
+    if not out.exists():
+        work.rename(out)
+        return
+    aside = work.with_name(work.name + ".old")
+    out.rename(aside)
+    work.rename(out)
+    shutil.rmtree(aside)

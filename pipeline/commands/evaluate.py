@@ -1,0 +1,205 @@
+"""`crywolf evaluate`: the harness for any detector, before/after tables and gates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crywolf.console import Console
+from crywolf.options import FILE, common, max_rejected
+
+
+@click.command()
+@click.argument("detector")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    help="NAME=FILE or FILE, labelled. The names benign_test and malicious_held_out have gates. Repeatable.",
+)
+@click.option(
+    "--standard/--no-standard",
+    default=True,
+    show_default=True,
+    help="Add the embedded programming and edge-case suites.",
+)
+@click.option("--baseline", default=None, help="The DETECTOR before: adds before/after and the regression gate.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Flag at or above.  [default: the package's own, 0.5 for others]",
+)
+@click.option("--baseline-threshold", type=click.FloatRange(0, 1), default=None, help="The same for --baseline.")
+@click.option(
+    "--trained-on",
+    type=FILE,
+    multiple=True,
+    help="What DETECTOR was trained on: rows in or near it are not held out. Repeatable.",
+)
+@click.option(
+    "--l1-stopped", type=FILE, help="Text file of ids that layer 1 stopped: the FP rate is given for the rest too."
+)
+@click.option(
+    "--fps-out", type=FILE, help="Write the false positives of benign_test as benign_test_results.json, prompts whole."
+)
+@click.option("--save", type=FILE, help="Write the whole evaluation as JSON, without prompts.")
+@click.option(
+    "--gates",
+    type=click.Choice(["all", "asked", "none"]),
+    default="asked",
+    show_default=True,
+    help="all: a missing suite leaves its gates inconclusive; asked: gates of the given suites; none: exit 0.",
+)
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for one answer of a URL.")
+@max_rejected
+@common
+def evaluate(
+    detector: str,
+    suites: tuple[str, ...],
+    standard: bool,
+    baseline: str | None,
+    threshold: float | None,
+    baseline_threshold: float | None,
+    trained_on: tuple[Path, ...],
+    l1_stopped: Path | None,
+    fps_out: Path | None,
+    save: Path | None,
+    gates: str,
+    timeout: float,
+    max_rejected: float,
+    force: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure DETECTOR on suites.
+
+    DETECTOR is a package folder, an http(s) URL that takes {"prompt": text} and answers as `crywolf predict` does, or
+    module:function (list of str -> scores from 0 to 1).
+
+    Every rate stands with its counts and 95% interval. A gate passes when the whole interval is on the good side of
+    the bound, fails when it is on the other, and is inconclusive in between; then it says how many rows would do.
+    Exit code 1 when a must gate fails or is inconclusive, or a red flag is up.
+
+    \b
+    Examples:
+      crywolf evaluate detector --suite benign_test=benign.jsonl.gz --suite malicious_held_out=attacks.jsonl
+      crywolf evaluate new --baseline old --suite benign_test=benign.jsonl.gz --fps-out benign_test_results.json
+      crywolf evaluate mypackage.guard:score --suite benign_test=benign.jsonl.gz --threshold 0.52
+    """
+    from crywolf.data import GateFailed, check_target, read_corpus, write_corpus
+    from crywolf.export import load_detector
+    from crywolf.train import check_gates, compare, false_positives, harness_totals
+    from crywolf.train import evaluate as score_suites
+
+    console = Console(as_json=as_json)
+    for path in (fps_out, save):
+        if path is not None:
+            check_target(path, force=force)
+    loaded = load_detector(detector, threshold=threshold, timeout=timeout)
+    before = load_detector(baseline, threshold=baseline_threshold, timeout=timeout) if baseline else None
+    references = [
+        (path.name, read_corpus(path, label="BENIGN", max_rejected=max_rejected).frame) for path in trained_on
+    ]
+    stopped = frozenset(l1_stopped.read_text(encoding="utf-8").split()) if l1_stopped else None
+    built = _suites(suites, references, standard, stopped, max_rejected)
+    measured = {}
+    for key, one in (("after", loaded), ("before", before)):
+        if one is None:
+            continue
+        with console.progress(f"measuring {one.name}") as progress:
+            measured[key] = score_suites(
+                one.score,
+                threshold=one.threshold,
+                suites=built,
+                threats=one.threats,
+                progress=progress,
+                name=one.name,
+            )
+    after = measured["after"]
+    comparison = compare(measured["before"], after) if before else None
+    report = check_gates(after, comparison, missing="inconclusive" if gates == "all" else "leave_out")
+    show_evaluation(console, after, comparison)
+    show_gates(console, report)
+    if fps_out is not None:
+        fps = false_positives(after)
+        write_corpus(fps, fps_out, format="harness", force=force, summary=harness_totals(after))
+        console.result("fps_out", str(fps_out), f"{fps_out}: {len(fps):,} false positives, prompts whole")
+    if save is not None:
+        _save(save, after.to_dict(), force)
+    console.finish()
+    if gates != "none" and not report.passed:
+        raise GateFailed(report.summary)
+
+
+def _suites(
+    specs: tuple[str, ...], references: list[Any], standard: bool, stopped: frozenset[str] | None, max_rejected: float
+) -> list[Any]:
+    from crywolf.data import BadInput, read_corpus
+    from crywolf.train import held_out_suites, standard_suites
+
+    built = []
+    for spec in specs:
+        name, _, file = spec.rpartition("=")
+        path = Path(file)
+        name = name or path.name.split(".")[0]
+        label = "BENIGN" if name == "benign_test" else "MALICIOUS" if name == "malicious_held_out" else None
+        frame = read_corpus(path, label=label, max_rejected=max_rejected).frame
+        built += held_out_suites(name, frame, references, l1_stopped=stopped)
+    if standard:
+        built += standard_suites(trained_on=references, l1_stopped=stopped)
+    if not built:
+        raise BadInput("nothing to measure on: give --suite, or leave --standard on")
+    return built
+
+
+def _save(path: Path, content: dict[str, Any], force: bool) -> None:
+    from crywolf.data import atomic_path
+
+    with atomic_path(path, force=force) as target:
+        target.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def show_evaluation(console: Console, after: Any, comparison: Any | None) -> None:
+    """Show rates by suite, category and threat type, with before/after where there is a detector before."""
+    for by, title in (("suite", "By suite"), ("category", "By category"), ("threat_type", "By threat type")):
+        if comparison is None:
+            table = after.table(by)
+            columns = [*_keys(by), "measure", "n", "rate", "95% interval"]
+            rows = [[*_group(row, by), row["measure"], row["n"], *_rate(row, "")] for row in table.to_dicts()]
+        else:
+            table = comparison.table(by)
+            columns = [*_keys(by), "measure", "n", "before", "95% interval before", "after", "95% interval after"]
+            rows = [
+                [*_group(row, by), row["measure"], row["n"], *_rate(row, "_before"), *_rate(row, "_after")]
+                for row in table.to_dicts()
+            ]
+        console.table(f"by_{by}", title, columns, rows)
+    if after.has_l1:
+        rows = [[row["suite"], row["measure"], row["n"], *_rate(row, "")] for row in after.table(where="l2").to_dicts()]
+        console.table("l2_only", "Over the rows that L2 saw", ["suite", "measure", "n", "rate", "95% interval"], rows)
+
+
+def _keys(by: str) -> list[str]:
+    return ["suite"] if by == "suite" else ["suite", by]
+
+
+def _group(row: dict[str, Any], by: str) -> list[Any]:
+    return [row[key] for key in _keys(by)]
+
+
+def _rate(row: dict[str, Any], suffix: str) -> list[str]:
+    value, low, high = (row[f"{name}{suffix}"] for name in ("value", "low", "high"))
+    return [f"{value:.2%} ({row[f'k{suffix}']})", f"{low:.2%} to {high:.2%}"]
+
+
+def show_gates(console: Console, report: Any) -> None:
+    """Show the gates' answers, the remedies of red flags that are up, and the verdict in one line."""
+    columns, rows = report.table()
+    console.table("gates", "Gates", columns, rows)
+    for flag in report.red_flags:
+        console.say(f"red flag: {flag.gate.claim} does not hold ({flag.observed}). Remedies:")
+        for remedy in flag.remedies:
+            console.say(f"  - {remedy.text}")
+    console.result("verdict", {"passed": report.passed, "summary": report.summary}, f"Verdict: {report.summary}")

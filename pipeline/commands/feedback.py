@@ -1,0 +1,132 @@
+"""`crywolf feedback`: production false positives in, a round of growing and retraining out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crywolf.console import Console
+from crywolf.options import FILE, cache, cache_dir, max_rejected
+
+_STORE = click.option(
+    "--store", type=FILE, default=Path("feedback.sqlite"), show_default=True, help="The feedback database."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")
+
+
+@click.group()
+def feedback() -> None:
+    """Take in production false positives and run rounds on them."""
+
+
+@feedback.command()
+@click.argument("log", type=FILE)
+@_STORE
+@click.option("--since", default=None, help="Only rows from this moment on: 2026-10-01 or 2026-10-01T08:00:00Z.")
+@click.option("--map", "mapping", multiple=True, help="FIELD=COLUMN where the log has other names, e.g. text=message.")
+@click.option(
+    "--any-report/--both",
+    default=False,
+    help="--both: flagged as a threat and reported (default); --any-report: reported is enough.",
+)
+@max_rejected
+@_JSON
+def ingest(
+    log: Path,
+    store: Path,
+    since: str | None,
+    mapping: tuple[str, ...],
+    any_report: bool,
+    max_rejected: float,
+    as_json: bool,
+) -> None:
+    """Take new false positives from a production LOG (JSONL, CSV, Parquet; .gz, .zst) into the store, once each.
+
+    A row counts when flagged_as_threat and user_reported_fp are true. Fields: text, flagged_as_threat,
+    user_reported_fp, timestamp, id, category, threat_type, confidence; --map names the log's own columns.
+
+    \b
+    Example:
+      crywolf feedback ingest prod.jsonl.gz --since 2026-10-01 --map text=message --map timestamp=ts
+    """
+    from crywolf.data import BadInput
+    from crywolf.feedback import Store
+    from crywolf.feedback import ingest as take_in
+
+    console = Console(as_json=as_json)
+    pairs = [entry.partition("=") for entry in mapping]
+    bad = [f"{field}{sign}{column}" for field, sign, column in pairs if not (field and sign and column)]
+    if bad:
+        raise BadInput(f"--map {bad[0]!r}: expected FIELD=COLUMN, e.g. text=message")
+    names = {field: column for field, _, column in pairs}
+    result = take_in(
+        log, Store.open(store), since=since, mapping=names, need_both=not any_report, max_rejected=max_rejected
+    )
+    console.table("ingest", f"{log}", ["what", "rows"], [[k.replace("_", " "), v] for k, v in result.counts.items()])
+    console.finish()
+
+
+@feedback.command()
+@_STORE
+@click.option("--accept", multiple=True, help="Id of a quarantined report that is benign after all. Repeatable.")
+@click.option("--reject", multiple=True, help="Id of a report that is an attack. Repeatable.")
+@click.option("--show-prompts", is_flag=True, help="Show the texts; they are hostile until proven otherwise.")
+@_JSON
+def review(store: Path, accept: tuple[str, ...], reject: tuple[str, ...], show_prompts: bool, as_json: bool) -> None:
+    """List what is in the store and what is quarantined; accept or reject by id."""
+    from crywolf.data import BadInput
+    from crywolf.feedback import Store
+
+    console = Console(as_json=as_json)
+    opened = Store.open(store)
+    for ids, status in ((accept, "accepted"), (reject, "rejected")):
+        changed = opened.set_status(ids, status)  # type: ignore[arg-type]  # both are statuses
+        if changed < len(set(ids)):
+            raise BadInput(f"{store}: {len(set(ids)) - changed} of the ids to be {status} are not in it")
+    console.table("counts", "Reports", ["status", "reports"], [[k, v] for k, v in opened.counts().items()])
+    held = opened.frame(("quarantined",))
+    notes = held["extra"].struct.field("notes").to_list()
+    rows = [
+        [row["id"], note, *([row["text"]] if show_prompts else [])]
+        for row, note in zip(held.to_dicts(), notes, strict=True)
+    ]
+    console.table("quarantined", "Quarantined", ["id", "why", *(["text"] if show_prompts else [])], rows)
+    console.finish()
+
+
+@feedback.command("round")
+@click.option("--config", "config", type=FILE, required=True, help="The crywolf.yaml of `train` and `retrain`.")
+@click.option("--store", type=FILE, default=None, help="Overrides feedback.store.")
+@click.option("--force", is_flag=True, help="Make steps again whose settings changed.")
+@_JSON
+@cache
+def round_(config: Path, store: Path | None, force: bool, as_json: bool, cache: Path | None) -> None:
+    """Grow the new reports (10 each), append them to everything before, retrain, and judge against the package before.
+
+    The new package lies beside the old one, in rounds/N of the run's folder, with both verdicts in verdict.json.
+    Exit code 1 when a must gate of the new package fails or is inconclusive.
+    """
+    from crywolf.config import load_config
+    from crywolf.data import GateFailed
+    from crywolf.feedback import Store
+    from crywolf.loop import next_round
+    from crywolf.stages import Session
+
+    console = Console(as_json=as_json)
+    chosen = load_config(config)
+    session = Session(chosen, console, cache_dir(cache), force)
+    result = next_round(session, Store.open(store or chosen.feedback.store))
+    show_round(console, result)
+    console.finish()
+    if not result.verdict["gates_after"]["passed"]:
+        raise GateFailed(f"round {result.number}: {result.verdict['gates_after']['summary']}")
+
+
+def show_round(console: Console, result: Any) -> None:
+    """Show what a round took, grew and made, and both verdicts."""
+    rows = [[name, n] for name, n in result.counts.items()]
+    console.table("round", f"Feedback round {result.number}", ["what", "rows"], rows)
+    for key, label in (("gates_before", "before"), ("gates_after", "after")):
+        summary = result.verdict[key]["summary"]
+        console.result(key, summary, f"{label}: {summary}")
+    console.result("package", str(result.package), f"{result.package}: the new detector, beside the one before")

@@ -1,0 +1,121 @@
+"""`crywolf mine-hard-negatives`: benign prompts that lie next to attacks."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crywolf.console import Console
+from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
+
+
+@click.command("mine-hard-negatives")
+@click.option("--benign", type=FILE, required=True, multiple=True, help="Benign corpus. Repeatable.")
+@click.option("--malicious", type=FILE, required=True, multiple=True, help="Attacks. Repeatable.")
+@click.option("--fps", type=FILE, help="False positives: anchors of their own.")
+@click.option("--prompts", type=FILE, help="Whole prompts by id, where the FP file has them cut.")
+@click.option("-o", "--out", type=FILE, required=True, help="The hard negatives; the extension is the format.")
+@click.option(
+    "--review", type=FILE, help="Where suspected attacks among the benign go.  [default: OUT with .review.jsonl]"
+)
+@click.option("--per-anchor", type=click.IntRange(1), default=None, help="Hard negatives per attack or FP.")
+@click.option(
+    "--max-cosine",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="A benign prompt this near to an attack goes to the review queue.",
+)
+@click.option(
+    "--min-cosine",
+    type=click.FloatRange(-1, 1),
+    default=None,
+    help="A benign prompt this far from every attack is not hard.",
+)
+@max_rejected
+@encoder
+@cache
+@common
+def mine(
+    benign: tuple[Path, ...],
+    malicious: tuple[Path, ...],
+    fps: Path | None,
+    prompts: Path | None,
+    out: Path,
+    review: Path | None,
+    max_rejected: float,
+    encoder: str | None,
+    cache: Path | None,
+    force: bool,
+    seed: int,
+    as_json: bool,
+    **rules: Any,
+) -> None:
+    """Mine hard negatives: benign prompts whose nearest neighbours are attacks.
+
+    For each attack its nearest benign prompts, and for each benign prompt its nearest attacks, by cosine of sentence
+    embeddings; margins, a guard against attacks mislabelled as benign, and a cap per neighbourhood decide. The table
+    says what each rule kept and dropped.
+
+    \b
+    Example:
+      crywolf mine-hard-negatives --benign benign.jsonl.gz --malicious attacks.jsonl.gz -o hard.jsonl
+    """
+    import numpy as np
+    import polars as pl
+
+    from crywolf.data import RunManifest, check_target, read_corpus, read_fps, write_corpus
+    from crywolf.mining import Embedder, MineConfig, mine_hard_negatives, write_review
+
+    console = Console(as_json=as_json)
+    review = review or out.with_name(out.name.split(".")[0] + ".review.jsonl")
+    check_target(out, force=force)
+    check_target(review, force=force)
+    named = {
+        "neighbours": rules["per_anchor"],
+        "fp_neighbours": rules["per_anchor"],
+        "guard_similarity": rules["max_cosine"],
+        "min_similarity": rules["min_cosine"],
+    }
+    given = {name: value for name, value in named.items() if value is not None}
+    manifest = RunManifest("mine-hard-negatives", {"seed": seed, "encoder": encoder, **given})
+    for path in (*benign, *malicious, *([fps] if fps else [])):
+        manifest.add_input(path)
+    frames = {
+        label: pl.concat([read_corpus(path, label=label, max_rejected=max_rejected).frame for path in paths])
+        for label, paths in (("BENIGN", benign), ("MALICIOUS", malicious))
+    }
+    anchors = read_fps(fps, prompts=prompts, max_rejected=max_rejected).frame if fps else None
+    embedder = Embedder(encoder, cache_dir=cache_dir(cache))
+
+    def encode(texts: Any) -> Any:
+        with console.progress(f"embedding {len(texts):,} texts") as progress:
+            return embedder(texts, progress=progress)
+
+    with manifest.time("mine"):
+        result = mine_hard_negatives(
+            frames["BENIGN"],
+            frames["MALICIOUS"],
+            fps=anchors,
+            encode=encode,
+            config=MineConfig(**given),
+            rng=np.random.default_rng(seed),
+        )
+    write_corpus(result.frame, out, force=force)
+    write_review(result.review, review, force=True)
+    show_mining(console, result)
+    manifest.count("hard_negatives", len(result.frame))
+    manifest.count("review", len(result.review))
+    for path in (out, review):
+        manifest.add_output(path)
+    manifest.write(out)
+    console.result(
+        "out", str(out), f"{out}: {len(result.frame):,} hard negatives; {review}: {len(result.review):,} to review"
+    )
+    console.finish()
+
+
+def show_mining(console: Console, result: Any) -> None:
+    """Show what each rule kept and dropped, and what to change if that was too little."""
+    console.table("mining", "Hard negatives", result.table.columns, result.table.rows())
+    for line in result.summary().get("advice", []):
+        console.say(line)

@@ -1,0 +1,61 @@
+"""`crywolf predict`: judge prompts given as arguments, on stdin, or in a file."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from crywolf.data import BadInput
+from crywolf.options import FILE
+
+
+@click.command()
+@click.argument("package", type=FILE)
+@click.argument("prompts", nargs=-1)
+@click.option("--file", "file", type=FILE, help="A corpus (JSONL, CSV, Parquet) whose texts are judged.")
+@click.option("--l1", "l1", default=None, help="JSON of an earlier layer's results, passed through unchanged.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON answer a line (the default when stdout is no terminal)."
+)
+def predict(package: Path, prompts: tuple[str, ...], file: Path | None, l1: str | None, as_json: bool) -> None:
+    """Judge PROMPTS with the detector in PACKAGE.
+
+    Without PROMPTS and --file, one prompt is read from stdin. Prompts past 4,096 characters are cut, and the answer's
+    notes say so.
+
+    \b
+    Examples:
+      crywolf predict crywolf-demo/retrained/package "What does a system prompt usually contain?"
+      echo "ignore all previous instructions" | crywolf predict crywolf-demo/retrained/package
+    """
+    from crywolf.export import Detector
+
+    detector = Detector.load(package)
+    passed = _l1(l1)
+    for text in _texts(prompts, file):
+        answer = detector.predict(text, passed)
+        if as_json or not sys.stdout.isatty():
+            click.echo(json.dumps(answer, ensure_ascii=False))
+        else:
+            verdict = answer["predictions"][0]["threat_type"] if answer["is_threat"] else "benign"
+            notes = f"  ({'; '.join(answer['notes'])})" if answer["notes"] else ""
+            click.echo(f"{answer['score']:.3f}  {verdict:<22} {answer['processing_time_ms']:.1f} ms{notes}")
+
+
+def _texts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
+    if file is not None:
+        from crywolf.data import read_corpus
+
+        # The label plays no part here; BENIGN stands in where a file has none.
+        return [*prompts, *read_corpus(file, label="BENIGN").frame["text"].to_list()]
+    return list(prompts) or [sys.stdin.read().rstrip("\n")]
+
+
+def _l1(raw: str | None) -> object:
+    if raw is None:
+        return None
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--l1: not JSON ({error})") from error

@@ -1,0 +1,141 @@
+"""`crywolf train` and `crywolf retrain`: the loop on your own data, from crywolf.yaml."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from crywolf.config import Config, load_config
+from crywolf.console import Console
+from crywolf.options import FILE, cache, cache_dir
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shared(function: F) -> F:
+    """Add the options that both commands have: the configuration, and what may be changed from the command line."""
+    options = (
+        click.option("--config", "config", type=FILE, required=True, help="crywolf.yaml; `crywolf init` writes one."),
+        click.option("--recipe", type=click.Choice(["quick", "full"]), default=None, help="Overrides train.recipe."),
+        click.option("--encoder", default=None, help="Overrides train.encoder: a folder or a Hugging Face name."),
+        click.option("--epochs", type=click.IntRange(1), default=None, help="Overrides train.epochs."),
+        click.option("--benign-weight", type=float, default=None, help="Overrides train.benign_weight."),
+        click.option("--fp-target", type=float, default=None, help="Overrides train.fp_target."),
+        click.option("--out", type=FILE, default=None, help="Overrides out, the run's folder."),
+        click.option("--seed", type=int, default=None, help="Overrides seed."),
+        click.option("--force", is_flag=True, help="Make steps again whose settings changed."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables."),
+        cache,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def changed(
+    config: Config, out: Path | None, seed: int | None, train: dict[str, Any], mining: dict[str, Any]
+) -> Config:
+    """Return the configuration with what the command line overrides, checked like the file."""
+    update: dict[str, Any] = {"out": out, "seed": seed}
+    values = {**config.model_dump(), **{key: value for key, value in update.items() if value is not None}}
+    for section, overrides in (("train", train), ("mining", mining)):
+        values[section] |= {key: value for key, value in overrides.items() if value is not None}
+    return Config.model_validate(values)
+
+
+@click.command()
+@_shared
+def train(
+    config: Path, out: Path | None, seed: int | None, force: bool, as_json: bool, cache: Path | None, **overrides: Any
+) -> None:
+    """Split the original data, train a detector on the training fold, package it, and measure it.
+
+    The split (80/10/10, whole near-duplicate clusters) is made once and saved in the run's folder. A run that was
+    stopped, killed even, goes on from its last finished epoch when the same command is given again.
+
+    \b
+    Example:
+      crywolf init && crywolf train --config crywolf.yaml
+    """
+    from crywolf.loop import run_train
+    from crywolf.stages import Session
+
+    from .evaluate import show_evaluation, show_gates
+
+    console = Console(as_json=as_json)
+    chosen = changed(load_config(config), out, seed, overrides, {})
+    session = Session(chosen, console, cache_dir(cache), force)
+    result = run_train(session)
+    show_evaluation(console, result.evaluation, None)
+    show_gates(console, result.gates)
+    console.result("package", str(result.package), f"{result.package}: the detector")
+    console.finish()
+
+
+@click.command()
+@_shared
+@click.option("--grown-weight", type=float, default=None, help="Overrides train.grown_weight.")
+@click.option("--grown-budget", type=int, default=None, help="Overrides train.grown_budget.")
+@click.option("--hard-negatives/--no-hard-negatives", default=None, help="Overrides mining.enabled.")
+@click.option("--per-anchor", type=click.IntRange(1), default=None, help="Overrides mining.per_anchor.")
+@click.option("--report", type=FILE, default=None, help="HTML report.  [default: report.html in the run's folder]")
+@click.option("--show-prompts", is_flag=True, help="Show the hardest false positives' text in the report.")
+def retrain(
+    config: Path,
+    out: Path | None,
+    seed: int | None,
+    force: bool,
+    as_json: bool,
+    cache: Path | None,
+    hard_negatives: bool | None,
+    per_anchor: int | None,
+    report: Path | None,
+    show_prompts: bool,
+    **overrides: Any,
+) -> None:
+    """Grow the false positives, mine hard negatives, retrain in full, and compare with the detector before.
+
+    FPs come from data.fps, or are the ones that the detector before raises on evaluate.benign_test. Those in or near
+    validation, test and holdouts are never grown; a fifth, by cluster, is kept aside to see what becomes of FPs that
+    the model never met. Exit code 1 when a must gate fails or is inconclusive.
+
+    \b
+    Example:
+      crywolf train --config crywolf.yaml && crywolf retrain --config crywolf.yaml
+    """
+    from crywolf.data import GateFailed
+    from crywolf.loop import run_retrain
+    from crywolf.reporting import retrain_report
+    from crywolf.stages import Session
+
+    from .evaluate import show_evaluation, show_gates
+
+    console = Console(as_json=as_json)
+    mining = {"enabled": hard_negatives, "per_anchor": per_anchor}
+    chosen = changed(load_config(config), out, seed, overrides, mining)
+    session = Session(chosen, console, cache_dir(cache), force)
+    result = run_retrain(session)
+    show_retrained(console, result)
+    show_evaluation(console, result.after, result.comparison)
+    show_gates(console, result.gates)
+    path = report or chosen.out / "report.html"
+    retrain_report(session, result, path, show_prompts=show_prompts)
+    console.result("package", str(result.package), f"{result.package}: the new detector")
+    console.result("report", str(path), f"{path}: the report")
+    console.finish()
+    if not result.gates.passed:
+        raise GateFailed(result.gates.summary)
+
+
+def show_retrained(console: Console, result: Any) -> None:
+    """Show what was grown, mined and put together."""
+    from .augment import show_growth
+    from .mine import show_mining
+
+    show_growth(console, result.growth)
+    if result.mining is not None:
+        show_mining(console, result.mining)
+    kept = [[f"kept: {part}", rows] for part, rows in result.assembly.kept.items()]
+    dropped = [[f"dropped: {reason}", rows] for reason, rows in result.assembly.dropped.items()]
+    console.table("assembly", "Training table", ["what", "rows"], kept + dropped)

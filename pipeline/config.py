@@ -1,0 +1,154 @@
+"""crywolf.yaml: what `train`, `retrain` and `feedback round` work on, read once and checked before any work starts.
+
+Takes a YAML file, gives one frozen `Config`; paths in the file are relative to the file. Unknown keys are errors that
+name the nearest known one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crywolf.data import BadInput
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Where the original data is, and what must stay out of training."""
+
+    benign: tuple[Path, ...] = Field(min_length=1)
+    malicious: tuple[Path, ...] = Field(min_length=1)
+    fps: Path | None = None
+    prompts: Path | None = None
+    kept_fps: float = Field(default=0.2, ge=0, le=0.9)
+    holdouts: tuple[Path, ...] = ()
+    holdout_sources: tuple[str, ...] = ()
+    benign_limit: int | None = Field(default=None, ge=1)
+    malicious_limit: int | None = Field(default=None, ge=1)
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+
+
+class AugmentSection(_Section):
+    """How false positives are grown."""
+
+    per_fp: int = Field(default=15, ge=1, le=200)
+    noise_share: float = Field(default=0.05, ge=0, le=0.5)
+    twins: bool = True
+    guard_margin: float = Field(default=0.10, ge=0, le=1)
+
+
+class MiningSection(_Section):
+    """How hard negatives are chosen."""
+
+    enabled: bool = True
+    per_anchor: int | None = Field(default=None, ge=1)
+
+
+class TrainSection(_Section):
+    """How the classifier is fitted; whatever is left out keeps the recipe's value."""
+
+    recipe: Literal["quick", "full"] = "quick"
+    encoder: str | None = None
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=None, ge=8, le=512)
+    benign_weight: float | None = Field(default=None, gt=0)
+    malicious_weight: float | None = Field(default=None, gt=0)
+    fp_target: float | None = Field(default=None, gt=0, lt=1)
+    grown_weight: float = Field(default=1.0, gt=0)
+    grown_budget: int | None = Field(default=None, ge=0)
+
+
+class EvaluateSection(_Section):
+    """What the new detector is measured on, beside the test split and the embedded suites."""
+
+    benign_test: Path | None = None
+    suites: tuple[Path, ...] = ()
+    baseline: str | None = None
+
+
+class FeedbackSection(_Section):
+    """Where feedback is kept, and how a round grows it."""
+
+    store: Path = Path("feedback.sqlite")
+    per_fp: int = Field(default=10, ge=1, le=200)
+
+
+class Config(_Section):
+    """The whole of crywolf.yaml."""
+
+    out: Path
+    seed: int = 0
+    data: DataConfig
+    augment: AugmentSection = AugmentSection()
+    mining: MiningSection = MiningSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    feedback: FeedbackSection = FeedbackSection()
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        BadInput: it is missing, not YAML, or a value cannot be used; names every offending key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: not there; `crywolf init` writes one to start from") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: expected sections such as `data:`; `crywolf init` writes an example")
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(_problem(dict(entry)) for entry in error.errors())
+        raise BadInput(f"{path}: {problems}") from None
+    return _anchored(config, path.resolve().parent)
+
+
+def _problem(entry: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] != "extra_forbidden":
+        return f"{where}: {entry['msg']}"
+    near = difflib.get_close_matches(str(entry["loc"][-1]), _keys(entry["loc"][:-1]), n=1)
+    return f"{where}: no such key" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _keys(loc: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in loc:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Make every path of the configuration relative to the folder of its file."""
+
+    def anchor(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    data = config.data.model_copy(
+        update={
+            "benign": tuple(folder / path for path in config.data.benign),
+            "malicious": tuple(folder / path for path in config.data.malicious),
+            "holdouts": tuple(folder / path for path in config.data.holdouts),
+            "fps": anchor(config.data.fps),
+            "prompts": anchor(config.data.prompts),
+        }
+    )
+    suites = tuple(folder / path for path in config.evaluate.suites)
+    measured = config.evaluate.model_copy(update={"benign_test": anchor(config.evaluate.benign_test), "suites": suites})
+    feedback = config.feedback.model_copy(update={"store": folder / config.feedback.store})
+    update = {"out": folder / config.out, "data": data, "evaluate": measured, "feedback": feedback}
+    return config.model_copy(update=update)

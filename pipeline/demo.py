@@ -1,0 +1,232 @@
+"""The demo: the whole loop on the embedded data, each step with the command that would do the same by hand.
+
+Takes a folder, fills it with data, a crywolf.yaml, three detectors and a report. The embedded benign prompts play
+traffic: false positives are harvested from a first part, a second is the next quarter's, the third is held out.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from crywolf.augment import near_duplicate_clusters
+from crywolf.data import read_corpus, read_fps, write_corpus
+from crywolf.data.embedded import (
+    benign_prompts_path,
+    benign_seeds,
+    fps_path,
+    malicious_seeds,
+)
+from crywolf.feedback import NothingNewError, RoundResult, Store, ingest
+from crywolf.train import BENIGN_TEST, Evaluation, Rate, Table, check_gates, harness_totals, suite_of
+
+from . import stages
+from .config import load_config
+from .console import Console
+from .loop import BASE, Retrained, Trained, next_round, run_retrain, run_train
+from .reporting import export_figures, latency, retrain_report
+from .stages import Session
+
+PARTS = {"this_quarter": 0.45, "next_quarter": 0.20, BENIGN_TEST: 0.35}
+_QUARTER_START = datetime(2026, 7, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        trained: the detector before.
+        retrained: the one after, and everything on the way.
+        round: the feedback round; None where the new detector raised no false positive to learn from.
+        final: evaluation of the newest detector on the held-out suites.
+        report: the HTML file.
+        seconds: wall time.
+    """
+
+    trained: Trained
+    retrained: Retrained
+    round: RoundResult | None
+    final: Evaluation
+    report: Path
+    seconds: float
+
+
+def run_demo(folder: Path, console: Console, *, seed: int = 0) -> Demo:
+    """Run the loop in `folder` (emptied by the caller where that is wanted)."""
+    start = time.perf_counter()
+    parts = write_inputs(folder, seed)
+    session = Session(load_config(folder / "crywolf.yaml"), console, folder / "cache", force=True)
+    console.say(f"1. A detector from the seeds alone      crywolf train --config {folder}/crywolf.yaml")
+    trained = run_train(session)
+    console.say(
+        "2. Its own false positives             crywolf evaluate DETECTOR --suite benign_test=... --fps-out ..."
+    )
+    fps = gather_fps(session, trained, parts["this_quarter"], folder)
+    console.say(f"3. Grow, mine, retrain, compare         crywolf retrain --config {folder}/crywolf.yaml")
+    retrained = run_retrain(session, fps=fps, extra_suites=[("next_quarter", parts["next_quarter"])])
+    console.say(
+        "4. The next quarter's false positives  crywolf feedback ingest LOG && crywolf feedback round --config ..."
+    )
+    round_ = feedback_round(session, retrained, parts["next_quarter"], folder)
+    final = retrained.after if round_ is None else _final(session, retrained, round_)
+    report = retrain_report(
+        session,
+        retrained,
+        folder / "report.html",
+        show_prompts=True,
+        title="crywolf demo",
+        extra_tables=[final_table(retrained, final, round_)],
+        notes=["The embedded data is small and written for the demo: read its intervals, not its rates."],
+    )
+    return Demo(trained, retrained, round_, final, report, time.perf_counter() - start)
+
+
+def write_inputs(folder: Path, seed: int) -> dict[str, pl.DataFrame]:
+    """Write the embedded data as a user would have it, and crywolf.yaml; return the parts of the traffic."""
+    data = folder / "data"
+    write_corpus(benign_seeds(), data / "benign.jsonl", force=True)
+    write_corpus(malicious_seeds(), data / "malicious.jsonl", force=True)
+    traffic = read_corpus(benign_prompts_path(), label="BENIGN", source="traffic").frame
+    parts = part_traffic(traffic, np.random.default_rng(seed))
+    for name, frame in parts.items():
+        write_corpus(frame, data / f"{name}.jsonl", force=True)
+    config = {
+        "out": "run",
+        "seed": seed,
+        "data": {
+            "benign": ["data/benign.jsonl"],
+            "malicious": ["data/malicious.jsonl"],
+            "fps": "data/benign_test_results.json",
+            "prompts": "data/this_quarter.jsonl",
+        },
+        "train": {"recipe": "quick"},
+        "evaluate": {"benign_test": f"data/{BENIGN_TEST}.jsonl"},
+    }
+    (folder / "crywolf.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return parts
+
+
+def part_traffic(traffic: pl.DataFrame, rng: np.random.Generator) -> dict[str, pl.DataFrame]:
+    """Part the traffic by near-duplicate cluster, so that no part holds a sibling of another's rows."""
+    clusters = near_duplicate_clusters(traffic["text"].to_list())
+    names = rng.permutation(np.unique(clusters))
+    edges = np.cumsum([round(share * len(names)) for share in PARTS.values()])[:-1]
+    chosen = np.split(names, edges)
+    return {part: traffic.filter(pl.Series(np.isin(clusters, ids))) for part, ids in zip(PARTS, chosen, strict=True)}
+
+
+def gather_fps(session: Session, trained: Trained, traffic: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """Harvest the first detector's false positives on this quarter's traffic, and add the embedded file's.
+
+    The embedded file stands for what an earlier detector was handed in for; its cut prompts are made whole by id.
+    """
+    measured = stages.score_suites(session, trained.package, [suite_of(BENIGN_TEST, traffic)], BASE)
+    own = stages.harvest(session, measured, BENIGN_TEST)
+    write_corpus(
+        own,
+        folder / "data" / "benign_test_results.json",
+        format="harness",
+        force=True,
+        summary=harness_totals(measured),
+    )
+    handed = read_fps(fps_path(), prompts=benign_prompts_path()).frame
+    handed = handed.filter(pl.col("id").is_in(traffic["id"].to_list()))
+    session.console.say(f"{len(handed):,} more from the embedded FP file, cut prompts made whole")
+    return pl.concat([own, handed]).unique("id", keep="first", maintain_order=True)
+
+
+def feedback_round(session: Session, retrained: Retrained, traffic: pl.DataFrame, folder: Path) -> RoundResult | None:
+    """Play the next quarter: the new detector judges the traffic, users report what was flagged wrongly."""
+    measured = stages.score_suites(session, retrained.package, [suite_of("next_quarter", traffic)], "after")
+    log = folder / "data" / "production_log.jsonl"
+    write_log(measured, retrained.split.test, log)
+    store = Store.open(session.config.feedback.store)
+    counts = ingest(log, store, since=_QUARTER_START.isoformat()).counts
+    session.console.table("ingest", "Feedback", ["what", "rows"], [[key, n] for key, n in counts.items()])
+    try:
+        return next_round(session, store)
+    except NothingNewError as nothing:
+        session.console.say(f"no round: {nothing}")
+        return None
+
+
+def write_log(measured: Evaluation, test: pl.DataFrame, path: Path) -> None:
+    """Write a production log of the traffic, and in it two attacks that somebody reported as false positives."""
+    rows: list[dict[str, Any]] = []
+    for i, row in enumerate(measured.rows.select("text", "category", "score", "flagged", "taken_for").to_dicts()):
+        rows.append(
+            {
+                "text": row["text"],
+                "category": row["category"],
+                "flagged_as_threat": row["flagged"],
+                "user_reported_fp": row["flagged"],
+                "confidence": round(row["score"], 4),
+                "threat_type": row["taken_for"],
+                "timestamp": (_QUARTER_START + timedelta(hours=3 * i)).isoformat(),
+            }
+        )
+    attacks = test.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["text"].head(2).to_list()
+    poison = {"flagged_as_threat": True, "user_reported_fp": True, "timestamp": _QUARTER_START.isoformat()}
+    rows += [{"text": text, **poison} for text in attacks]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _final(session: Session, retrained: Retrained, round_: RoundResult) -> Evaluation:
+    """Measure the round's detector on the rows that neither training saw."""
+    held = [info.name for info in retrained.after.suites if info.held_out and info.name != "next_quarter"]
+    scored = ("suite", "score", "flagged", "taken_for", "l2_saw")
+    suites = [suite_of(name, retrained.after.select(name).drop(scored)) for name in held]
+    return stages.score_suites(session, round_.package, suites, f"round {round_.number}")
+
+
+def final_table(retrained: Retrained, final: Evaluation, round_: RoundResult | None) -> Table:
+    """The demo's last table: each slice before, after retraining, after the round, with n and intervals."""
+    rows = []
+    for row in retrained.comparison.table("suite").to_dicts():
+        later = None
+        if round_ is not None and final.suite(row["suite"]) is not None:
+            measure = final.fp_rate if row["measure"] == "fp_rate" else final.recall
+            later = measure(row["suite"])
+        n = row["n"]
+        name = "FP rate" if row["measure"] == "fp_rate" else "recall"
+        rows.append((row["suite"], name, n, Rate(row["k_before"], n), Rate(row["k_after"], n), later))
+    return Table(
+        "Before, after retraining, after the feedback round",
+        ("slice", "measure", "n", "before", "retrained", "after round 1"),
+        tuple(rows),
+        "counts and 95% intervals (Wilson); next_quarter is empty after the round because it was grown from",
+    )
+
+
+def show_demo(console: Console, demo: Demo) -> None:
+    """Show the last table, sizes, latency, verdicts and where to look next."""
+    table = final_table(demo.retrained, demo.final, demo.round)
+    rows = [[cell.text if isinstance(cell, Rate) else cell for cell in row] for row in table.rows]
+    console.table("result", table.caption, table.columns, rows)
+    package = demo.retrained.package if demo.round is None else demo.round.package
+    figures = export_figures(package)
+    speed = latency(package, demo.retrained.after.rows["text"].to_list())
+    console.table(
+        "package",
+        "The newest detector",
+        ["figure", "value"],
+        [
+            ["INT8 model, MB", round(figures["bytes_int8"] / 1e6, 1)],
+            ["times smaller than float32", round(figures["ratio"], 2)],
+            ["median latency, ms", round(speed["p50_ms"], 2)],
+            ["95th percentile, ms", round(speed["p95_ms"], 2)],
+        ],
+    )
+    gates = demo.retrained.gates if demo.round is None else check_gates(demo.final)
+    console.result("verdict", gates.summary, f"Gates of the newest detector: {gates.summary}")
+    if not gates.passed:
+        console.say("A release with this verdict would end with exit code 1; the demo shows it and ends with 0.")
+    console.result("report", str(demo.report), f"{demo.report}: open it in a browser")
+    console.result("seconds", round(demo.seconds, 1), f"{demo.seconds / 60:.1f} minutes")

@@ -1,0 +1,271 @@
+"""The loop: train a first detector, retrain it on its grown false positives, run rounds of feedback.
+
+Takes a `Session`, gives what each turn of the loop found; the commands and the demo only show it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from crywolf.augment import GrowResult
+from crywolf.data import BadInput, empty_corpus, read_corpus
+from crywolf.feedback import Before, RoundResult, Store, run_round
+from crywolf.mining import MineResult
+from crywolf.train import Assembly, Comparison, Evaluation, GateReport, Split, check_gates, compare, split_held_out
+
+from . import stages
+from .stages import KEPT_FPS, FpStock, Named, Session
+
+BASE = "base"
+RETRAINED = "retrained"
+_LABEL = pl.col("label").cast(pl.String)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` made: the split, the package, and how it measures."""
+
+    split: Split
+    package: Path
+    evaluation: Evaluation
+    gates: GateReport
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What `retrain` made.
+
+    Attributes:
+        split: the saved split.
+        fps: the false positives, parted.
+        growth: what was grown from them.
+        mining: hard negatives; None where mining is off.
+        assembly: the training table and how it was put together.
+        before_package: the detector before.
+        package: the new one.
+        before: evaluation of the detector before.
+        after: evaluation of the new one, on the same rows.
+        comparison: row by row.
+        gates: the verdict.
+    """
+
+    split: Split
+    fps: FpStock
+    growth: GrowResult
+    mining: MineResult | None
+    assembly: Assembly
+    before_package: Path
+    package: Path
+    before: Evaluation
+    after: Evaluation
+    comparison: Comparison
+    gates: GateReport
+
+
+def run_train(session: Session) -> Trained:
+    """Split the originals, train on the training fold alone, export, and measure."""
+    originals = stages.read_originals(session)
+    split = stages.prepare(session, originals)
+    package = stages.train_detector(session, BASE, split.train, split)
+    trained_on = [("train", split.train), ("validation", split.validation)]
+    suites = stages.build_suites(
+        session, split, trained_on, benign_test=benign_test(session), extra=stages.user_suites(session)
+    )
+    evaluation = stages.score_suites(session, package, suites, BASE)
+    gates = check_gates(evaluation)
+    stages.save_json(session.config.out / BASE / "evaluation.json", evaluation.to_dict())
+    return Trained(split, package, evaluation, gates)
+
+
+def benign_test(session: Session) -> pl.DataFrame | None:
+    """Read the user's benign test set; None where none is configured."""
+    path = session.config.evaluate.benign_test
+    return None if path is None else read_corpus(path, label="BENIGN").frame
+
+
+def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suites: Sequence[Named] = ()) -> Retrained:
+    """Grow the false positives, mine hard negatives, retrain in full, and compare with the detector before.
+
+    Args:
+        session: the run.
+        fps: false positives to grow; by default those of `data.fps`, or those that the detector before raises on
+            `evaluate.benign_test`.
+        extra_suites: further named rows to measure both detectors on; kept out of training.
+
+    Raises:
+        BadInput: there is no detector before, or there are no false positives.
+    """
+    config = session.config
+    originals = stages.read_originals(session)
+    split = stages.prepare(session, originals)
+    before_package = Path(config.evaluate.baseline or config.out / BASE / "package")
+    if config.evaluate.baseline is None and not before_package.is_dir():
+        raise BadInput(f"{before_package}: no detector before; run `crywolf train` first or set evaluate.baseline")
+    holdouts = [*stages.standing_holdouts(session, split), *extra_suites]
+    tested = benign_test(session)
+    if fps is None:
+        fps = stages.configured_fps(session)
+    if fps is None:
+        fps = _harvest(session, before_package, tested)
+    stock = stages.stock_fps(session, fps, holdouts, config.data.kept_fps)
+    session.console.say(
+        f"{len(stock.grow):,} false positives to grow, {len(stock.kept):,} kept aside, "
+        f"{len(stock.reserved):,} left alone because evaluation rows are like them"
+    )
+    holdouts.append((KEPT_FPS, stock.kept))
+    attacks = split.train.filter(_LABEL == "MALICIOUS")
+    growth = stages.grow_fps(
+        session,
+        RETRAINED + "-grown",
+        stock.grow,
+        malicious=attacks,
+        against=[("train", split.train)],
+        holdouts=holdouts,
+    )
+    mining = None
+    if config.mining.enabled:
+        benign = pl.concat([split.train.filter(_LABEL == "BENIGN"), _clean(originals.pool, holdouts)])
+        mining = stages.mine(session, RETRAINED + "-mined", benign, attacks, stock.grow)
+    assembly = stages.join_training(
+        session, split.train, growth.frame, None if mining is None else mining.frame, holdouts
+    )
+    package = stages.train_detector(session, RETRAINED, assembly.frame, split)
+    suites = stages.build_suites(
+        session,
+        split,
+        [("train", assembly.frame), ("validation", split.validation), ("fps", stock.grow)],
+        benign_test=tested,
+        extra=[(KEPT_FPS, stock.kept), *extra_suites, *stages.user_suites(session)],
+    )
+    before = stages.score_suites(session, before_package, suites, "before")
+    after = stages.score_suites(session, package, suites, "after")
+    comparison = compare(before, after)
+    gates = check_gates(after, comparison)
+    stages.save_json(config.out / RETRAINED / "comparison.json", {**comparison.to_dict(), "gates": gates.to_dict()})
+    return Retrained(split, stock, growth, mining, assembly, before_package, package, before, after, comparison, gates)
+
+
+def _harvest(session: Session, package: Path, tested: pl.DataFrame | None) -> pl.DataFrame:
+    if tested is None:
+        raise BadInput("no false positives: set data.fps, or evaluate.benign_test to harvest the detector's own")
+    from crywolf.train import BENIGN_TEST, suite_of
+
+    evaluation = stages.score_suites(session, package, [suite_of(BENIGN_TEST, tested)], "before")
+    fps = stages.harvest(session, evaluation, BENIGN_TEST)
+    if fps.is_empty():
+        raise BadInput(f"{package} raises no false positive on evaluate.benign_test: there is nothing to grow")
+    return fps
+
+
+def _clean(pool: pl.DataFrame, holdouts: Sequence[Named]) -> pl.DataFrame:
+    """Rows of a pool that are nowhere near a holdout."""
+    return pool if pool.is_empty() else split_held_out(pool, holdouts).held_out
+
+
+def next_round(session: Session, store: Store, *, extra_suites: Sequence[Named] = ()) -> RoundResult:
+    """Run the next round of feedback on top of the newest detector of the run: the last round's, else `retrain`'s.
+
+    Raises:
+        BadInput: the run holds no detector to build on.
+    """
+    out = session.config.out
+    rounds = [Path(entry["folder"]) / "detector" for entry in store.rounds()]
+    newest = next((folder for folder in [*reversed(rounds), out / RETRAINED, out / BASE] if _complete(folder)), None)
+    if newest is None:
+        raise BadInput(f"{out}: no detector to build on; run `crywolf train` and `crywolf retrain` first")
+    grown = [read_corpus(path).frame for path in sorted(out.rglob(stages.GROWN_FPS))]
+    return run_feedback_round(
+        session,
+        store,
+        training=read_corpus(newest / stages.TRAINING).frame,
+        split=Split.load(out / "splits"),
+        package=newest / "package",
+        fps_before=pl.concat([empty_corpus(), *grown]),
+        extra_suites=extra_suites,
+    )
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / "package").is_dir() and (folder / stages.TRAINING).is_file()
+
+
+def run_feedback_round(
+    session: Session,
+    store: Store,
+    *,
+    training: pl.DataFrame,
+    split: Split,
+    package: Path,
+    fps_before: pl.DataFrame,
+    extra_suites: Sequence[Named] = (),
+) -> RoundResult:
+    """Run the next round on the store's new false positives.
+
+    Args:
+        session: the run.
+        store: the feedback store.
+        training: what the current detector was trained on.
+        split: the run's split.
+        package: the current detector, which the new one is compared with.
+        fps_before: false positives grown earlier; they are no held-out rows.
+        extra_suites: further named rows to measure on; kept out of training.
+    """
+    holdouts = [*stages.standing_holdouts(session, split), *extra_suites]
+    attacks = split.train.filter(_LABEL == "MALICIOUS")
+    number = len(store.rounds()) + 1
+    name = f"rounds/{number}"
+    seen: dict[str, pl.DataFrame] = {}
+
+    def grow(fps: pl.DataFrame) -> GrowResult:
+        seen["fps"] = fps
+        return stages.grow_fps(
+            session,
+            f"{name}-grown",
+            fps,
+            malicious=attacks,
+            against=[("training", training)],
+            holdouts=holdouts,
+            per_fp=session.config.feedback.per_fp,
+        )
+
+    def retrain(rows: pl.DataFrame, _folder: Path) -> Path:
+        seen["training"] = rows
+        return stages.train_detector(session, f"{name}/detector", rows, split)
+
+    def judge(new: Path) -> dict[str, Any]:
+        trained_on = [
+            ("train", seen["training"]),
+            ("validation", split.validation),
+            ("fps", pl.concat([fps_before, seen["fps"]])),
+        ]
+        suites = stages.build_suites(
+            session,
+            split,
+            trained_on,
+            benign_test=benign_test(session),
+            extra=[*extra_suites, *stages.user_suites(session)],
+        )
+        before = stages.score_suites(session, package, suites, "before")
+        after = stages.score_suites(session, new, suites, f"round {number}")
+        comparison = compare(before, after)
+        return {
+            "package_before": str(package),
+            "package_after": str(new),
+            "gates_before": check_gates(before).to_dict(),
+            "gates_after": check_gates(after, comparison).to_dict(),
+            "comparison": comparison.to_dict(),
+        }
+
+    return run_round(
+        store,
+        session.config.out / "rounds",
+        Before(training, attacks, tuple(holdouts)),
+        encode=session.encode,
+        grow=grow,
+        retrain=retrain,
+        judge=judge,
+        say=session.console.say,
+    )

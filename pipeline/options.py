@@ -1,0 +1,55 @@
+"""Options that several commands share, with one wording each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def common(function: F) -> F:
+    """Add --json, --seed and --force."""
+    function = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")(function)
+    function = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")(
+        function
+    )
+    return click.option("--force", is_flag=True, help="Replace outputs that are already there.")(function)
+
+
+def max_rejected(function: F) -> F:
+    """Add --max-rejected."""
+    return click.option(
+        "--max-rejected",
+        type=click.FloatRange(0, 1),
+        default=0.01,
+        show_default=True,
+        help="Share of bad rows a file may have; past it nothing is written (exit 2).",
+    )(function)
+
+
+def encoder(function: F) -> F:
+    """Add --encoder."""
+    return click.option(
+        "--encoder",
+        default=None,
+        help="Sentence encoder: a folder or a Hugging Face name.  [default: all-MiniLM-L6-v2]",
+    )(function)
+
+
+def cache(function: F) -> F:
+    """Add --cache."""
+    return click.option(
+        "--cache",
+        type=FILE,
+        default=None,
+        envvar="CRYWOLF_CACHE",
+        help="Folder where embeddings are kept between runs.  [default: ~/.cache/crywolf]",
+    )(function)
+
+
+def cache_dir(chosen: Path | None) -> Path:
+    """Return the embeddings' folder: the chosen one or ~/.cache/crywolf."""
+    return chosen or Path.home() / ".cache" / "crywolf"

@@ -1,0 +1,92 @@
+"""A run's folder: steps that are done once, remembered by what they were made from, and not made again.
+
+Takes a step's name and the values that its result depends on; gives its folder. A run that was cut off goes on where it
+stopped; a run with other settings is refused rather than mixed with the old one.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crywolf.data import BadInput, RunManifest, atomic_path
+
+MARK = "step.json"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a run.
+
+    Attributes:
+        root: where the steps' folders are.
+        force: make a step again whose settings changed, instead of refusing.
+    """
+
+    root: Path
+    force: bool = False
+
+    def step(
+        self, name: str, key: Mapping[str, Any], make: Callable[[Path], RunManifest], *, resumable: bool = False
+    ) -> tuple[Path, bool]:
+        """Make a step unless it is there already.
+
+        Args:
+            name: of the step's folder, may hold "/".
+            key: what the result depends on: parameters, hashes of inputs, keys of steps before. JSON-ready.
+            make: fills the folder and gives its manifest, which is written beside the results.
+            resumable: leave an unfinished folder as it is for `make` to go on from; else it starts empty.
+
+        Returns:
+            The folder, and whether it was there already.
+
+        Raises:
+            BadInput: the step is there, made with another key, and `force` is not set; names what changed.
+        """
+        folder = self.root / name
+        print_ = fingerprint(key)
+        found = self._mark(folder)
+        if found is not None and found.get("fingerprint") == print_ and found.get("done"):
+            return folder, True
+        if found is not None and found.get("fingerprint") != print_:
+            self._refuse_unless_forced(folder, found, key)
+        if folder.exists() and not (resumable and found is not None and found.get("fingerprint") == print_):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write(folder, {"fingerprint": print_, "key": dict(key), "done": False})
+        manifest = make(folder)
+        manifest.write(folder)
+        self._write(folder, {"fingerprint": print_, "key": dict(key), "done": True})
+        return folder, False
+
+    def _refuse_unless_forced(self, folder: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
+        if self.force:
+            return
+        old, new = found.get("key", {}), json.loads(json.dumps(dict(key), default=str))
+        changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        raise BadInput(
+            f"{folder}: made with another {', '.join(changed) or 'version'}; "
+            "choose another `out`, or give --force to make it again"
+        )
+
+    @staticmethod
+    def _mark(folder: Path) -> dict[str, Any] | None:
+        try:
+            raw = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return raw if isinstance(raw, dict) else None
+
+    @staticmethod
+    def _write(folder: Path, content: Mapping[str, Any]) -> None:
+        with atomic_path(folder / MARK, force=True) as target:
+            target.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def fingerprint(key: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that stand for `key`; equal keys, in whatever order, give equal digits."""
+    text = json.dumps(dict(key), sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,86 @@
+"""Logs of several shapes give the same reports; what is not a new false positive is counted by reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from crywolf.data import BadInput
+from crywolf.feedback import Store, ingest
+
+ROWS = [
+    {"text": "show my list", "flagged_as_threat": True, "user_reported_fp": True, "timestamp": "2026-10-02T10:00:00Z"},
+    {"text": "stop timer", "flagged_as_threat": True, "user_reported_fp": False, "timestamp": "2026-10-02T11:00:00Z"},
+    {"text": "what is dns", "flagged_as_threat": False, "user_reported_fp": True, "timestamp": "2026-10-02T12:00:00Z"},
+    {"text": "old report", "flagged_as_threat": True, "user_reported_fp": True, "timestamp": "2026-09-30T23:59:59Z"},
+    {"text": "show my list", "flagged_as_threat": True, "user_reported_fp": True, "timestamp": "2026-10-03T10:00:00Z"},
+]
+EXPECTED = {"read": 5, "rejected": 0, "not_flagged": 1, "not_reported": 1, "too_old": 1, "known": 1, "new": 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store" / "feedback.sqlite")
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        pl.DataFrame(rows).write_csv(path)
+    else:
+        pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+def test_each_format_gives_the_same_counts(tmp_path: Path, store: Store, name: str) -> None:
+    log = write(ROWS, tmp_path / name)
+    assert ingest(log, store, since="2026-10-01").counts == EXPECTED
+    assert store.frame()["text"].to_list() == ["show my list"]
+
+
+def test_reading_the_same_log_twice_adds_nothing(tmp_path: Path, store: Store) -> None:
+    log = write(ROWS, tmp_path / "log.jsonl")
+    ingest(log, store, since="2026-10-01")
+    assert ingest(log, store, since="2026-10-01").counts["new"] == 0
+    assert len(store.frame()) == 1
+
+
+def test_the_logs_own_field_names_are_mapped(tmp_path: Path, store: Store) -> None:
+    rows = [{"message": r["text"], "blocked": r["flagged_as_threat"], "fp": r["user_reported_fp"]} for r in ROWS]
+    log = write(rows, tmp_path / "log.jsonl")
+    mapping = {"text": "message", "flagged_as_threat": "blocked", "user_reported_fp": "fp"}
+    assert ingest(log, store, mapping=mapping).counts["new"] == 2
+
+
+def test_since_is_inclusive_and_knows_zones(tmp_path: Path, store: Store) -> None:
+    log = write(ROWS, tmp_path / "log.jsonl")
+    assert ingest(log, store, since="2026-10-01T01:59:59+02:00").counts["too_old"] == 0
+
+
+def test_reported_alone_may_be_enough(tmp_path: Path, store: Store) -> None:
+    log = write(ROWS, tmp_path / "log.jsonl")
+    assert ingest(log, store, need_both=False).counts["new"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "message"),
+    [
+        ([{"text": "a prompt"}], {}, "user_reported_fp"),
+        ([{"text": "a prompt", "user_reported_fp": "maybe", "flagged_as_threat": True}], {}, "maybe"),
+        (ROWS, {"since": "last week"}, "last week"),
+        (ROWS, {"mapping": {"txet": "text"}}, "txet"),
+        (ROWS, {"mapping": {"text": "message"}}, "message"),
+        ([{**ROWS[0], "timestamp": "soon"}], {"since": "2026-10-01"}, "soon"),
+        ([{k: v for k, v in ROWS[0].items() if k != "timestamp"}], {"since": "2026-10-01"}, "timestamp"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    tmp_path: Path, store: Store, rows: list[dict[str, Any]], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        ingest(write(rows, tmp_path / "log.jsonl"), store, **arguments)
+    assert not len(store.frame())

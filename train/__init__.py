@@ -1,0 +1,66 @@
+"""Assemble, split, fit, calibrate, evaluate, gates, report: from contract rows to a detector that is proven or refused.
+
+Torch and transformers are imported when training starts, not when this package is.
+"""
+
+# Eager, and in this form: `fit`, `assemble` and `evaluate` are modules too, and a lazy attribute would lose to them.
+from .assemble import Assembly, assemble
+from .calibrate import Platt, Threshold, calibrate, choose_threshold, fit_platt, recalibrate
+from .evaluate import Comparison, Evaluation, compare, evaluate, false_positives, harness_totals
+from .fit import FitResult, fit
+from .gates import DEFAULT_GATES, Gate, GateReport, check_gates
+from .intervals import Estimate, Rate, rows_needed, wilson
+from .model import KNOWN_THREATS, Calibration, TrainedModel
+from .recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
+from .report import ReportData, Table, build_report, table_from, write_report
+from .split import Split, split_originals
+from .suites import BENIGN_TEST, MALICIOUS_HELD_OUT, Suite, held_out_suites, split_held_out, standard_suites, suite_of
+
+__all__ = [
+    "BENIGN_TEST",
+    "DEFAULT_GATES",
+    "FULL",
+    "KNOWN_THREATS",
+    "MALICIOUS_HELD_OUT",
+    "QUICK",
+    "RECIPES",
+    "Assembly",
+    "Calibration",
+    "Comparison",
+    "Estimate",
+    "Evaluation",
+    "FitResult",
+    "Gate",
+    "GateReport",
+    "Platt",
+    "Rate",
+    "Recipe",
+    "ReportData",
+    "Split",
+    "Suite",
+    "Table",
+    "Threshold",
+    "TrainedModel",
+    "assemble",
+    "build_report",
+    "calibrate",
+    "check_gates",
+    "choose_threshold",
+    "compare",
+    "evaluate",
+    "false_positives",
+    "find_recipe",
+    "fit",
+    "fit_platt",
+    "harness_totals",
+    "held_out_suites",
+    "recalibrate",
+    "rows_needed",
+    "split_held_out",
+    "split_originals",
+    "standard_suites",
+    "suite_of",
+    "table_from",
+    "wilson",
+    "write_report",
+]

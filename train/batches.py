@@ -1,0 +1,131 @@
+"""Rows to batches: tokenizing, padding and the order of training.
+
+Takes a contract frame and a tokenizer and gives a torch data set, a collator and a sampler that groups prompts of like
+length. The order is a pure function of seed and epoch, so a resumed run sees the rows that the interrupted one would.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from crywolf.data import LABELS
+
+from .losses import IGNORE
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Tokenized rows; a map-style data set for torch."""
+
+    input_ids: list[list[int]]
+    labels: NDArray[np.int64]
+    threat_labels: NDArray[np.int64]
+    row_weights: NDArray[np.float32]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+        return np.fromiter((len(ids) for ids in self.input_ids), dtype=np.int64, count=len(self.input_ids))
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "input_ids": self.input_ids[index],
+            "labels": int(self.labels[index]),
+            "threat_labels": int(self.threat_labels[index]),
+            "row_weights": float(self.row_weights[index]),
+        }
+
+
+def tokenize_rows(frame: pl.DataFrame, tokenizer: Any, threat_types: Sequence[str]) -> TokenRows:
+    """Token ids, labels, threat-type targets and weights of a contract frame, in its order.
+
+    Args:
+        frame: Contract rows.
+        tokenizer: A `tokenizers.Tokenizer` with truncation set and padding off.
+        threat_types: The types of the threat head, in its order.
+    """
+    encoded = tokenizer.encode_batch(frame["text"].to_list())
+    label = frame["label"].cast(pl.String)
+    types = {name: index for index, name in enumerate(threat_types)}
+    threat = frame["threat_type"].cast(pl.String).replace_strict(types, default=IGNORE, return_dtype=pl.Int64)
+    labels = (label == LABELS[1]).cast(pl.Int64).to_numpy()
+    return TokenRows(
+        input_ids=[item.ids for item in encoded],
+        labels=labels,
+        # An FP carries the type it was taken for; it is benign, and teaches the threat head nothing.
+        threat_labels=np.where(labels == 1, threat.fill_null(IGNORE).to_numpy(), IGNORE),
+        row_weights=frame["weight"].cast(pl.Float32).fill_null(1.0).to_numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads a list of rows to the longest of them."""
+
+    pad_id: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Tensors of a batch."""
+        import torch
+
+        ids, mask = pad([row["input_ids"] for row in rows], self.pad_id)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask),
+            "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64),
+            "threat_labels": torch.tensor([row["threat_labels"] for row in rows], dtype=torch.int64),
+            "row_weights": torch.tensor([row["row_weights"] for row in rows], dtype=torch.float32),
+        }
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids padded on the right to the longest row, and the attention mask."""
+    width = max((len(row) for row in rows), default=1) or 1
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for index, row in enumerate(rows):  # rows are ragged: there is no array to slice
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
+
+
+class LengthGroupedSampler:
+    """Row indices such that each slice of `batch_size` holds prompts of like length, the slices in random order.
+
+    Rows are shuffled, cut into pools of `pool_batches` batches, sorted by length within each pool, and the batches of
+    all pools are shuffled again: sorted order alone would show the model all long prompts first, and attacks are long.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, *, seed: int, pool_batches: int = 50) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pool_batches = pool_batches
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch; called by the trainer."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        n, size = len(self.lengths), self.batch_size
+        # Small sets get at least four pools, or every epoch would have the same batches.
+        pool = size * max(1, min(self.pool_batches, n // (size * 4)))
+        order = rng.permutation(n)
+        pooled = [order[start : start + pool] for start in range(0, n, pool)]
+        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pooled])
+        full = n // size
+        batches = [ordered[start * size : (start + 1) * size] for start in rng.permutation(full)]
+        # The short last batch stays last: a short one in the middle would shift every slice behind it.
+        return iter(np.concatenate([*batches, ordered[full * size :]]).tolist())

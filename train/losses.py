@@ -1,0 +1,70 @@
+"""The training loss: focal cross-entropy with class and row weights, and the threat-type term.
+
+Takes logits and targets as torch tensors and gives one scalar. A weight of w on a row does exactly what w copies of
+that row would do; this is what a person means who writes `BENIGN: 1.5`.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = -100
+"""Target of a row that the threat-type head learns nothing from."""
+
+
+def focal_loss(
+    logits: "Tensor",
+    labels: "Tensor",
+    *,
+    class_weights: "Tensor",
+    row_weights: "Tensor | None" = None,
+    gamma: float = 0.0,
+    mean_weight: float | None = None,
+) -> "Tensor":
+    """Weighted focal loss of a batch: sum of w * (1 - p)^gamma * -log p over the rows, divided by the weights.
+
+    Args:
+        logits: (n, 2).
+        labels: (n,) indices into LABELS.
+        class_weights: (2,) weight of each label.
+        row_weights: (n,) further weight of each row, 1 if None.
+        gamma: 0 gives weighted cross-entropy.
+        mean_weight: The mean row weight over the whole training set. The divisor is then n * mean_weight, the same for
+            every batch. If None, the divisor is the batch's own sum of weights; in a batch of one class that cancels
+            the class weight, and batches grouped by length are often nearly that, so training passes the mean.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    log_p = functional.log_softmax(logits.float(), dim=-1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    weights = class_weights.to(log_p)[labels]
+    if row_weights is not None:
+        weights = weights * row_weights.to(log_p)
+    losses = -log_p * weights
+    if gamma:
+        # Clamped: at p = 1 the derivative of (1 - p)^gamma is infinite for gamma < 1.
+        losses = losses * (1 - log_p.exp()).clamp_min(1e-7) ** gamma
+    divisor = weights.sum() if mean_weight is None else torch.full_like(log_p, mean_weight).sum()
+    return losses.sum() / divisor.clamp_min(1e-12)
+
+
+def threat_loss(logits: "Tensor", targets: "Tensor", *, row_weights: "Tensor | None" = None) -> "Tensor":
+    """Cross-entropy of the threat-type head over the rows whose type is known; 0 (with a gradient) if none is.
+
+    Args:
+        logits: (n, number of threat types).
+        targets: (n,) indices of threat types, IGNORE where the row is benign or its type unknown.
+        row_weights: (n,) weight of each row, 1 if None.
+    """
+    import torch.nn.functional as functional
+
+    known = targets != IGNORE
+    losses = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="none")
+    weights = known.to(losses) if row_weights is None else known.to(losses) * row_weights.to(losses)
+    return (losses * weights).sum() / weights.sum().clamp_min(1e-12)
+
+
+def mean_training_weight(labels: "Tensor", row_weights: "Tensor", class_weights: "Tensor") -> float:
+    """Mean of class weight * row weight over a training set: the `mean_weight` of `focal_loss`."""
+    return float((class_weights[labels] * row_weights).mean())
