@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf $(TYPES) build/lib && $(BIN)/pip install -q --no-deps --target $(TYPES) .
-	MYPYPATH=$(TYPES) $(BIN)/mypy $(foreach room,crywolf crywolf.data crywolf.augment crywolf.mining crywolf.train crywolf.export crywolf.feedback,-p $(room))
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p crywolf
 
 bench-loop: $(READY)
 	$(BIN)/python benchmarks/loop.py --corpus $(CORPUS)

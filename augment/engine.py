@@ -1,4 +1,4 @@
-"""Grows false positives into training data: proposes samples, guards them, removes near-duplicates, fills up to N each.
+"""Grows false positives into training data: proposes samples, removes near-duplicates, guards, fills up to N each.
 
 Takes the false positives and what the samples must stay clear of (attacks, training corpora, holdouts) as contract
 frames and an `encode` callable; gives a contract frame, a review queue, and the account of what was dropped and why.
@@ -20,7 +20,7 @@ from crywolf.data.schema import EXTRA_FIELDS
 
 from .dedup import THRESHOLD, deduplicate, nearest_reference
 from .diversity import Diversity, diversity
-from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard, encode_unique
+from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard
 from .propose import KINDS, Proposer, Quotas
 from .templates import TemplatePicker
 
@@ -157,14 +157,15 @@ def grow(
     prompts = fps.unique("id", keep="first", maintain_order=True).filter(~held_out)
 
     proposer = _proposer(config, templates, lexicon or lexicons())
-    cosines = None if encode is None else _template_cosines(proposer, prompts, encode)
+    guard = _guard(encode, malicious, config)
+    cosines = None if guard is None else _template_cosines(proposer, prompts, guard)
     candidates = proposer.propose(prompts, rng, cosines=cosines, progress=progress)
     twin_rows = _twins(twins) if config.twins else empty_corpus()
     drops: Counter[str] = Counter()
-    guarded = _guard(candidates, prompts, twin_rows, encode, malicious, config, drops, progress)
     references = _references(prompts, malicious, against, holdouts)
-    kept = _deduplicate(guarded, references, config, drops)
-    chosen = _choose(kept.grown, config)
+    kept = _deduplicate(_Stage(candidates, twin_rows, empty_corpus()), references, config, drops)
+    kept = _judge_twins(kept, guard)
+    chosen, surplus = _fill_up(kept.grown, prompts, guard, config, drops, progress)
 
     stats: dict[str, int | float | None] = {
         "fps": prompts.height,
@@ -172,7 +173,7 @@ def grow(
         "candidates": candidates.height + twin_rows.height,
         "samples": chosen.height + kept.twins.height,
         "twins": kept.twins.height,
-        "surplus": kept.grown.height - chosen.height,
+        "surplus": surplus,
         "review": kept.review.height,
         "mean_cosine": _mean(chosen, "to_fp"),
         "mean_nearest_attack": _mean(chosen, "to_attack"),
@@ -201,11 +202,18 @@ def _proposer(config: GrowConfig, templates: Sequence[Template] | None, lexicon:
     )
 
 
-def _template_cosines(proposer: Proposer, prompts: pl.DataFrame, encode: Encode) -> NDArray[np.float32]:
+def _guard(encode: Encode | None, malicious: pl.DataFrame | None, config: GrowConfig) -> Guard | None:
+    if encode is None:
+        return None
+    return Guard(encode, malicious, config.guard_margin, config.topic_floor, config.template_floor, config.twin_ceiling)
+
+
+def _template_cosines(proposer: Proposer, prompts: pl.DataFrame, guard: Guard) -> NDArray[np.float32] | None:
     """Return the cosine of each prompt to a specimen of each template: what the templates are chosen by."""
-    columns = [prompts["text"], pl.Series(proposer.picker.specimens(), dtype=pl.String())]
-    vectors, (at_prompt, at_template) = encode_unique(encode, columns)
-    return np.asarray(vectors[at_prompt] @ vectors[at_template].T, dtype=np.float32)
+    if not prompts.height or not proposer.picker.templates:
+        return None
+    own, specimens = guard.remembering(prompts["text"].to_list()), guard.remembering(proposer.picker.specimens())
+    return np.asarray(own @ specimens.T, dtype=np.float32)
 
 
 def _notes(
@@ -262,27 +270,46 @@ def _twins(given: pl.DataFrame | None) -> pl.DataFrame:
     return frame.with_columns(category=pl.lit("hard_negative")).unique("id", keep="first", maintain_order=True)
 
 
-def _guard(
-    candidates: pl.DataFrame,
+def _judge_twins(stage: _Stage, guard: Guard | None) -> _Stage:
+    """Move twins that read like an attack to the review queue."""
+    if guard is None:
+        return stage
+    judged = guard.check_twins(stage.twins)
+    why = pl.format("twin_too_close: cosine {} to the nearest attack", pl.col("to_attack").round(3))
+    queued = _queue(judged.dropped, why)
+    return _Stage(stage.grown, judged.kept.select(list(SCHEMA)), pl.concat([stage.review, queued]))
+
+
+def _fill_up(
+    pool: pl.DataFrame,
     prompts: pl.DataFrame,
-    twins: pl.DataFrame,
-    encode: Encode | None,
-    malicious: pl.DataFrame | None,
+    guard: Guard | None,
     config: GrowConfig,
     drops: Counter[str],
     progress: Progress | None,
-) -> _Stage:
-    """Drop what drifts, count it, and queue the twins that are too close."""
-    if encode is None:
-        return _Stage(candidates, twins, empty_corpus())
-    guard = Guard(
-        encode, malicious, config.guard_margin, config.topic_floor, config.template_floor, config.twin_ceiling
-    )
-    result = guard.check(candidates, prompts, progress=progress)
-    drops.update(result.drops)
-    judged = guard.check_twins(twins)
-    why = pl.format("twin_too_close: cosine {} to the nearest attack", pl.col("to_attack").round(3))
-    return _Stage(result.kept, judged.kept.select(twins.columns), _queue(judged.dropped, why))
+) -> tuple[pl.DataFrame, int]:
+    """Choose samples, guard them, and choose others for those dropped, until every prompt is full or has no more.
+
+    Only what is chosen is encoded, which is what a run spends most of its time on.
+
+    Returns:
+        The samples with their similarities, and how many candidates were left over.
+    """
+    if guard is None:
+        chosen = _choose(pool, config)
+        return chosen, pool.height - chosen.height
+    pool = pool.with_row_index("row")
+    passed: list[pl.DataFrame] = []
+    while True:
+        chosen = _choose(pool, config)
+        new = chosen.join(pl.concat(passed), on="row", how="anti", maintain_order="left") if passed else chosen
+        if passed and not new.height:
+            break
+        result = guard.check(new, prompts, progress=progress)
+        drops.update(result.drops)
+        passed.append(result.kept.select("row", "to_fp", "to_attack", "fp_to_attack"))
+        pool = pool.join(result.dropped, on="row", how="anti", maintain_order="left")
+    return chosen.join(pl.concat(passed), on="row", how="left", maintain_order="left"), pool.height - chosen.height
 
 
 def _queue(rows: pl.DataFrame, why: pl.Expr) -> pl.DataFrame:

@@ -72,8 +72,29 @@ def cosine_rows(left: Floats, left_rows: Ints, right: Floats, right_rows: Ints) 
 
 
 @dataclass
+class Remembering:
+    """An encoder that keeps the vectors it has made: for the prompts and attacks that every check needs again."""
+
+    encode: Encode
+    _rows: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    _vectors: Floats | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, texts: Sequence[str], *, progress: Progress | None = None) -> Floats:
+        """Return the vectors of `texts`, encoding only what is new."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if new:
+            made = _encode(self.encode, new, progress)
+            start = len(self._rows)
+            self._rows.update({text: start + i for i, text in enumerate(new)})
+            self._vectors = made if self._vectors is None else np.concatenate([self._vectors, made])
+        if self._vectors is None:
+            return np.empty((0, 0), dtype=np.float32)
+        return self._vectors[[self._rows[text] for text in texts]]
+
+
+@dataclass
 class Guard:
-    """The semantic guards with their attacks, which are encoded once for all checks.
+    """The semantic guards; attacks and prompts are encoded once for all checks.
 
     A sample is dropped as `toward_attack` when its cosine to the nearest attack exceeds that of its prompt by more than
     `margin` and exceeds its own cosine to the prompt, and as `off_topic` when its cosine to the prompt is below the
@@ -87,7 +108,10 @@ class Guard:
     topic_floor: float = TOPIC_FLOOR
     template_floor: float = TEMPLATE_FLOOR
     twin_ceiling: float = TWIN_CEILING
-    _attacks: Floats | None = field(default=None, init=False, repr=False)
+    remembering: Remembering = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.remembering = Remembering(self.encode)
 
     def check(self, grown: pl.DataFrame, fps: pl.DataFrame, *, progress: Progress | None = None) -> GuardResult:
         """Judge grown samples.
@@ -106,14 +130,13 @@ class Guard:
             missing = rows.filter(pl.col("_fp").is_null())["origin_id"][0]
             raise BadInput(f"grown sample of unknown prompt {missing!r}: pass the frame that it was grown from as fps")
         attacks = self._attack_vectors()
-        vectors, positions = encode_unique(self.encode, [grown["text"], prompts["text"]], progress=progress)
-        near = nearest_cosine(vectors, attacks)
-        at = positions[0]
-        at_fp = positions[1][rows["_fp"].to_numpy().astype(np.int64)]
+        own = self.remembering(prompts["text"].to_list())
+        vectors, (at,) = encode_unique(self.encode, [grown["text"]], progress=progress)
+        at_fp = rows["_fp"].to_numpy().astype(np.int64)
         judged = grown.with_columns(
-            to_fp=pl.Series(cosine_rows(vectors, at, vectors, at_fp)),
-            to_attack=pl.Series(near[at]),
-            fp_to_attack=pl.Series(near[at_fp]),
+            to_fp=pl.Series(cosine_rows(vectors, at, own, at_fp)),
+            to_attack=pl.Series(nearest_cosine(vectors, attacks)[at]),
+            fp_to_attack=pl.Series(nearest_cosine(own, attacks)[at_fp]),
         )
         return _split(judged.with_columns(reason=self._reason()))
 
@@ -142,10 +165,9 @@ class Guard:
         return _split(judged)
 
     def _attack_vectors(self) -> Floats:
-        if self._attacks is None:
-            texts = [] if self.malicious is None else self.malicious["text"].unique(maintain_order=True).to_list()
-            self._attacks = _encode(self.encode, texts, None) if texts else np.empty((0, 0), dtype=np.float32)
-        return self._attacks
+        if self.malicious is None or not self.malicious.height:
+            return np.empty((0, 0), dtype=np.float32)
+        return self.remembering(self.malicious["text"].unique(maintain_order=True).to_list())
 
 
 def guard(

@@ -7,76 +7,95 @@ the morphology; the exceptions here are command names and verbs that our domains
 from functools import lru_cache
 from typing import Literal
 
+from crywolf.data.embedded.lexicons import FRAMES, read_yaml
+
 Form = Literal["base", "gerund", "third"]
 
-# Verbs that may open an imperative. A closed list: "Bash script to ..." must not be read as a request to bash.
-VERBS = frozenset(
-    """abort accept access act activate adapt add adjust alert align allocate allow alter analyze animate announce answer
-    append apply approve arbitrate archive arrange ask assemble assert assess assign assist attach attempt authenticate
-    authorize automate avoid back backup balance batch begin block book boot bring browse bring build bypass calculate
-    call cancel capitalize capture cat categorize change chart check chmod choose chown classify clean clear click clone
-    close code collect combine compare compile complete compose compress compute concatenate configure confirm connect
-    consider construct contact continue contrast control convert copy correct count craft create crop customize cut deal
-    debug decipher declare decline decode decompose decompress deactivate decrease decrypt dedupe deduce define delete
-    delimit demonstrate deploy derive descend describe design detach detect determine develop devise diff disable discard
-    disconnect discover discuss display divide do dock double download draft draw drop dump duplicate echo edit elaborate
-    eliminate email embed empty emulate enable encode encrypt end enforce ensure enter enumerate erase escape establish
-    estimate evaluate examine exclude execute expand explain explore export express extend extract fetch figure file fill
-    filter finalize find finish fix flip flush fold follow forbid force forecast forget format formulate forward freeze
-    gather generate get give go grab grant grep group guess guide gunzip gzip halt hand handle help hide highlight
-    identify ignore illustrate implement import improve include increase indent inform initialize initiate inquire insert
-    inspect install instantiate instruct integrate interpret introduce invert investigate invoke invite iterate join jump
-    keep kill label launch leave let limit link list listen load locate lock log login look loop lower make manage
-    manipulate map mark match maximize measure merge minimize mirror modify monitor mount move multiply mute name
-    navigate negate normalize notify nuke number obtain offer open optimize order organize outline output overwrite pack
-    page pair paraphrase parse partition pass paste patch pause pay perform permit pick ping pipe place plan play plot
-    point post predict prefix prepare prepend preprocess present preserve pretend prevent print prioritize process produce
-    program prompt propose protect provide prune pull purchase push put query quit quote raise randomize rank rate reach
-    read rearrange reboot rebuild recall receive recode recommend recompile reconnect record recreate recover redirect
-    reduce refactor refer reformat refresh refrain register remind remount remove rename render reorder repair repeat
-    rephrase replace replay report request reread reschedule reserve reset resolve respond restart restate restore
-    restrict resume retrieve return reveal reverse revert review rewrite roll rotate round route rsync run sample save say
-    scale scan schedule scrape search select send separate serve set setup share shift shorten show shuffle shut sign
-    simplify simulate skip slice slow solve sort spawn speak specify speed spell split squash stage start state stay stop
-    store stream strip structure submit substitute subtract suggest sum summarize supply suppress suspend swap switch sync
-    synchronize tag tail take talk tar tell terminate test text throw toggle touch trace track trade train transfer
-    transform translate transmit transpose trash traverse trim truncate try tune turn type unblock uncomment uncompress
-    undo unfreeze ungzip unhide uninstall unload unlock unmount unpack unpair unreserve unset unsync untar unzip update
-    upgrade upload use utilize validate verify view visit visualize wait wake walk warn watch whisper wipe wrap write zip
-    zoom buy cook fly travel withdraw deposit redeem cash activate drive ship return exchange top learn understand know hear see
-    traverse prohibit eat work impose intercept ssh scp enjoin unlink dial abandon address note unzip rent""".split()
-)
+_LISTS = {name: frozenset(words.split()) for name, words in read_yaml(FRAMES / "words.yaml").items()}
+VERBS = _LISTS["verbs"]
+NOUN_LIKE = _LISTS["noun_like"]
+PLURAL_NOUNS = _LISTS["plural_nouns"]
 
-# Nouns as often as verbs: after "and" or a comma they are taken for verbs only where an object follows plainly.
-NOUN_LIKE = frozenset(
-    """access alert answer archive back backup batch block book boot call cat change chart check code control copy count
-    cut deal display do dock double download draft dump echo email empty end escape export file filter fix flush force
-    format function gather grant group guide hand help highlight import input label limit link list load lock log look
-    loop lower map mark match measure move name number order output page pair pass patch pause pipe place plan play plot
-    point post prefix present print process program prompt query quote raise rank rate read record repeat report request
-    reset return reverse review roll round route run sample save scale scan schedule search see select sense serve set
-    setup shift show sign slice sort split stage start state stop store stream strip structure sum supply swap switch
-    tag tail take talk test text touch trace track trade train transfer transform turn type update upload use view visit
-    wait walk watch whisper work wrap write zip zoom execute close clean clear open complete separate correct express
-    free live cook travel deposit withdraw exchange top time size archive exclude include""".split()
-)
-
-_GERUNDS = {"untar": "untarring", "tar": "tarring", "sync": "syncing", "unsync": "unsyncing", "program": "programming",
-            "overwrite": "overwriting", "input": "inputting", "cancel": "canceling", "label": "labeling",
-            "focus": "focusing", "refer": "referring", "back": "backing", "log": "logging", "set": "setting",
-            "do": "doing", "be": "being", "have": "having", "chmod": "chmodding", "rsync": "rsyncing", "diff": "diffing",
-            "gunzip": "gunzipping"}  # fmt: skip
+_GERUNDS = {
+    "untar": "untarring",
+    "tar": "tarring",
+    "sync": "syncing",
+    "unsync": "unsyncing",
+    "program": "programming",
+    "overwrite": "overwriting",
+    "input": "inputting",
+    "cancel": "canceling",
+    "label": "labeling",
+    "focus": "focusing",
+    "refer": "referring",
+    "back": "backing",
+    "log": "logging",
+    "set": "setting",
+    "do": "doing",
+    "be": "being",
+    "have": "having",
+    "chmod": "chmodding",
+    "rsync": "rsyncing",
+    "diff": "diffing",
+    "gunzip": "gunzipping",
+}
 _THIRDS = {"overwrite": "overwrites", "do": "does", "have": "has", "be": "is", "go": "goes", "diff": "diffs"}
 # Command names whose gerund nobody writes.
 _NO_GERUND = frozenset({"ssh", "scp", "cd", "ls", "chown", "cat", "top"})
 _NO_THIRD = frozenset({"cd", "ls", "top"})
 # Written as one word, inflected as two: "backup" is a noun, "back up" the verb.
-PHRASAL = {"backup": "back up", "login": "log in", "logout": "log out", "setup": "set up", "cleanup": "clean up",
-           "lookup": "look up", "checkout": "check out", "startup": "start up"}  # fmt: skip
-_ING_NOUNS = frozenset({"string", "thing", "nothing", "something", "everything", "anything", "during", "king", "ring",
-                        "spring", "morning", "evening", "missing", "following", "existing", "remaining", "ping"})  # fmt: skip
-_OTHER_S = frozenset({"is", "was", "has", "does", "this", "as", "its", "his", "process", "address", "access", "pass",
-                      "compress", "express", "focus", "canvas", "bias"})  # fmt: skip
+PHRASAL = {
+    "backup": "back up",
+    "login": "log in",
+    "logout": "log out",
+    "setup": "set up",
+    "cleanup": "clean up",
+    "lookup": "look up",
+    "checkout": "check out",
+    "startup": "start up",
+}
+_ING_NOUNS = frozenset(
+    {
+        "string",
+        "thing",
+        "nothing",
+        "something",
+        "everything",
+        "anything",
+        "during",
+        "king",
+        "ring",
+        "spring",
+        "morning",
+        "evening",
+        "missing",
+        "following",
+        "existing",
+        "remaining",
+        "ping",
+    }
+)
+_OTHER_S = frozenset(
+    {
+        "is",
+        "was",
+        "has",
+        "does",
+        "this",
+        "as",
+        "its",
+        "his",
+        "process",
+        "address",
+        "access",
+        "pass",
+        "compress",
+        "express",
+        "focus",
+        "canvas",
+        "bias",
+    }
+)
 
 
 @lru_cache(maxsize=8192)

@@ -87,7 +87,7 @@ def _noisy(text: str, tools: Sequence[_Operator], rng: np.random.Generator) -> G
 
 
 def _words(text: str) -> list[tuple[int, int]]:
-    """Return the places of plain prose words, none of them code, quoted, in capitals or in lines under an instruction."""
+    """Return the places of prose words, none of them code, quoted, in capitals or in lines under an instruction."""
     prose = mask(text.partition("\n")[0])
     spans = [m.span() for m in _WORD.finditer(prose)]
     return [(start, end) for start, end in spans if prose[start + 1 : end].islower()]
@@ -97,9 +97,15 @@ def _keyboard(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
     from nlpaug.augmenter.char.keyboard import KeyboardAug
 
     aug = KeyboardAug(
-        aug_char_min=1, aug_char_max=1, aug_word_min=1, aug_word_max=1,
-        include_special_char=False, include_numeric=False, include_upper_case=False, min_char=4,
-    )  # fmt: skip
+        aug_char_min=1,
+        aug_char_max=1,
+        aug_word_min=1,
+        aug_word_max=1,
+        include_special_char=False,
+        include_numeric=False,
+        include_upper_case=False,
+        min_char=4,
+    )
     return _Operator("keyboard", _words, lambda piece: _first(aug.augment(piece), piece))
 
 
@@ -155,7 +161,9 @@ def _reserved(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
     verbs = _alternatives(lexicons, "verb")
     others = _alternatives(lexicons, "noun", "adjective", "adverb")
     # a verb is one for sure at the head of a request, or after "to", "you" and "I"
-    pattern = re.compile(rf"(?:(?:^|(?<=\bto )|(?<=\byou )|(?<=\bi )|(?<=\bplease ))(?:{verbs})|(?<![\w-])(?:{others}))(?![\w-])")
+    pattern = re.compile(
+        rf"(?:(?:^|(?<=\bto )|(?<=\byou )|(?<=\bi )|(?<=\bplease ))(?:{verbs})|(?<![\w-])(?:{others}))(?![\w-])"
+    )
 
     def places(text: str) -> list[tuple[int, int]]:
         return [m.span() for m in pattern.finditer(mask(text.partition("\n")[0]))]

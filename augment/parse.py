@@ -10,29 +10,44 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
-from crywolf.data import embedded
+from crywolf.data.embedded.lexicons import FRAMES, read_yaml
 from crywolf.data.errors import BadInput
 
-from .inflect import NOUN_LIKE, PHRASAL, Form, base_of_gerund, base_of_third, can_be_verb, inflect, is_plural, is_verb
+from .inflect import (
+    NOUN_LIKE,
+    PHRASAL,
+    PLURAL_NOUNS,
+    Form,
+    base_of_gerund,
+    base_of_third,
+    can_be_verb,
+    inflect,
+    is_plural,
+    is_verb,
+)
 
-Kind = Literal[
-    "task", "assist", "user", "artifact", "get", "ask", "statement", "noun", "role", "math", "whole"
-]
+Kind = Literal["task", "assist", "user", "artifact", "get", "ask", "statement", "noun", "role", "math", "whole"]
 Domain = Literal["shell", "code", "assistant", "security", "general"]
 
 BLOT = "§"
-FRAMES = Path(embedded.__file__).parent / "frames"
 
 _QUOTED = re.compile(
-    r"\"(?:[^\"\\\n]|\\.)*\"|`[^`\n]*`|“[^”\n]*”|(?<![\w§])'(?:[^'\\\n]|\\.|(?<=\w)'(?=\w))*'(?![\w§])|```.*?```", re.S
+    r"\"(?:[^\"\\\n]|\\.)*\"|`[^`\n]*`|“[^”\n]*”|(?<![\w§])'(?:[^'\\\n]|\\."
+    r"|(?<=\w)'(?=\w))*'(?![\w§])|```.*?```",
+    re.S,
 )
-_CODE = re.compile(r"\S*[/\\$*=<>|_@#{}~^\[\]%+]\S*|(?<!\S)[.-][\w.-]+|(?<!\S)\.{1,2}(?=\s|$)|\S*\w\.[A-Za-z]\w*\S*|\S*\d[A-Za-z]\S*|\S*[A-Za-z]\d\S*|\S+\(\)\S*|\d[\d.,:-]*\d|(?<!\w)&(?!\w)")  # fmt: skip
-_PROSE_SLASH = re.compile(r"[A-Za-z]+(?:[-'][A-Za-z]+)*(?:/[A-Za-z]+)+[,.;:)?!]*|[$]?\d[\d,]*(?:st|nd|rd|th)?[,.;:)?!]*|\d+(?:MB|GB|KB|TB|kb|mb|gb|k|K|M|G)[,.;:)?!]*|401k|w2|W2|C\+\+|C#|[a-z]+[.]{2,}|\d+-\w+,?")  # fmt: skip
+_CODE = re.compile(
+    r"\S*[/\\$*=<>|_@#{}~^\[\]%+]\S*|(?<!\S)[.-][\w.-]+|(?<!\S)\.{1,2}(?=\s|$)"
+    r"|\S*\w\.[A-Za-z]\w*\S*|\S*\d[A-Za-z]\S*|\S*[A-Za-z]\d\S*|\S+\(\)\S*|\d[\d.,:-]*\d"
+    r"|(?<!\w)&(?!\w)"
+)
+_PROSE_SLASH = re.compile(
+    r"[A-Za-z]+(?:[-'][A-Za-z]+)*(?:/[A-Za-z]+)+[,.;:)?!]*|[$]?\d[\d,]*(?:st|nd|rd"
+    r"|th)?[,.;:)?!]*|\d+(?:MB|GB|KB|TB|kb|mb|gb|k|K|M|G)[,.;:)?!]*|401k|w2|W2|C\+\+|C#"
+    r"|[a-z]+[.]{2,}|\d+-\w+,?"
+)
 _TRAILING = ",.;:)?!"
 _SENTENCE_END = re.compile(r"(?<=[\w§\")'\]])([.?!]+)(?=\s+[\"'(§A-Z0-9]|\s*$)|(?<=[\w§])(\?+)(?=\s)")
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|Mr|Mrs|Dr|St|No|approx|incl|resp)\.?$", re.I)
@@ -128,7 +143,8 @@ def decap(text: str) -> str:
 # ---------------------------------------------------------------- verb phrases
 
 _CONJ = re.compile(
-    r"(?:,? (?:and|or|but)(?: then| also)?|,? then|,|;|§&§?| &)\s+((?:[a-z]+ly|also|then|finally|just) )?(?P<verb>[a-z]+)\b"
+    r"(?:,? (?:and|or|but)(?: then| also)?|,? then|,|;|§&§?| &)\s+((?:[a-z]+ly|also|then"
+    r"|finally|just) )?(?P<verb>[a-z]+)\b"
     r"(?P<next>\s+\S+)?"
 )
 _OBJECT = re.compile(
@@ -137,13 +153,8 @@ _OBJECT = re.compile(
 )
 _STRICT_OBJECT = re.compile(r"\s+(?:them|it|the|all|each|every|their|its|any|those|these|a|an|my|your|me|him|§)")
 _ADVERB = re.compile(r"((?:[A-Za-z]+ly(?: and [a-z]+ly)?|just|always|also|first|then) )")
-_NESTED = re.compile(r"\b(?:to|can|could|will|would|should|must|may|which|who|that|not|i|we|they|you) (?:[a-z]+ly )?([a-z]+)\b")
-
-
-# Third persons that are as often plural nouns: "files and links".
-_PLURAL_NOUNS = frozenset(
-    """file list link name group copy change type dump archive output line match number process set test record page block
-    map key mark point place list sample search display prompt permit access command log""".split()
+_NESTED = re.compile(
+    r"\b(?:to|can|could|will|would|should|must|may|which|who|that|not|i|we|they|you) (?:[a-z]+ly )?([a-z]+)\b"
 )
 
 
@@ -200,7 +211,7 @@ def _conjunct(masked: str, match: re.Match[str], source: Form) -> str | None:
         if objectlike.match(following) or (word not in NOUN_LIKE and following):
             return None if nested else base
         return None
-    return base if base not in _PLURAL_NOUNS or _STRICT_OBJECT.match(following) else None
+    return base if base not in PLURAL_NOUNS or _STRICT_OBJECT.match(following) else None
 
 
 @lru_cache(maxsize=65536)
@@ -241,9 +252,22 @@ _WH_NOUN = re.compile(
     rf"(?P<aux>is|are|was|were|will|can|should|would|could)\b(?P<rest>(?: .*)?)$",
     re.I,
 )
-_CONTRACTED = {"i'm": "i am", "you're": "you are", "we're": "we are", "they're": "they are", "it's": "it is",
-               "he's": "he is", "she's": "she is", "what's": "what is", "where's": "where is", "who's": "who is",
-               "when's": "when is", "how's": "how is", "i've": "i have", "you've": "you have"}  # fmt: skip
+_CONTRACTED = {
+    "i'm": "i am",
+    "you're": "you are",
+    "we're": "we are",
+    "they're": "they are",
+    "it's": "it is",
+    "he's": "he is",
+    "she's": "she is",
+    "what's": "what is",
+    "where's": "where is",
+    "who's": "who is",
+    "when's": "when is",
+    "how's": "how is",
+    "i've": "i have",
+    "you've": "you have",
+}
 
 
 def expand_contractions(text: str) -> str:
@@ -300,7 +324,9 @@ def _direct_polar(clause: str) -> str:
 
 _DO = re.compile(rf"^(?P<wh>(?:{_WH})\b.*?) do (?P<subject>i|you|we|they) (?P<verb>[a-z]+)\b(?P<rest>.*)$", re.I)
 _AUX_PRONOUN = re.compile(rf"^(?P<wh>(?:{_WH})\b.*?) (?P<aux>{_AUX}) (?P<subject>{_PRONOUN})\b(?P<rest>.*)$", re.I)
-_BE_NOUN = re.compile(r"^(?P<wh>what|who|where|when|how) (?P<be>is|are|was) (?P<subject>(?:my|your|the|this|that) [\w' -]+)$", re.I)
+_BE_NOUN = re.compile(
+    r"^(?P<wh>what|who|where|when|how) (?P<be>is|are|was) (?P<subject>(?:my|your|the|this|that) [\w' -]+)$", re.I
+)
 _POLAR = re.compile(rf"^(?P<aux>{_AUX}) (?P<subject>{_PRONOUN})\b(?P<rest> .+)$", re.I)
 _POLAR_DO = re.compile(r"^do (?P<subject>i|you|we|they)\b(?P<rest> .+)$", re.I)
 
@@ -336,27 +362,39 @@ _EMBEDDERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
 # ---------------------------------------------------------------- domains
 
 _SHELL = re.compile(
-    r"\b(?:files?|filenames?|director(?:y|ies)|folders?|sub-?(?:director(?:y|ies)|folders?)|bash|shell|stdin|stdout|stderr"
-    r"|standard (?:input|output|error)|permissions?|symlinks?|symbolic links?|inodes?|crontabs?|cron|regex|ssh|rsync|grep|sed"
-    r"|awk|xargs|tar|gzip|gunzip|path|archive|file ?systems?|mount|partition|process(?:es)?|pid|hostname|host|server|ip"
+    r"\b(?:files?|filenames?|director(?:y|ies)|folders?|sub-?(?:director(?:y|ies)"
+    r"|folders?)|bash|shell|stdin|stdout|stderr"
+    r"|standard (?:input|output|error)|permissions?|symlinks?|symbolic links?|inodes?"
+    r"|crontabs?|cron|regex|ssh|rsync|grep|sed"
+    r"|awk|xargs|tar|gzip|gunzip|path|archive|file ?systems?|mount|partition"
+    r"|process(?:es)?|pid|hostname|host|server|ip"
     r"|variable|lines?|username|terminal|command|disk|kernel|linux|unix|apache|mysql|newlines?|environment|script"
-    r"|mod_\w+|localhost|port|characters?)\b|\.(?:txt|log|sh|py|java|c|gz|tar|zip|html?|php|jpg|conf|csv|xml)\b|/(?:etc|usr|var|home|tmp|bin|dev|path)\b",
+    r"|mod_\w+|localhost|port|characters?)\b|\.(?:txt|log|sh|py|java|c|gz|tar|zip|html?"
+    r"|php|jpg|conf|csv|xml)\b|/(?:etc|usr|var|home|tmp|bin|dev|path)\b",
     re.I,
 )
 _CODE_WORDS = re.compile(
-    r"\b(?:function|program|class|method|algorithm|python|java|javascript|c\+\+|c#|php|ruby|perl|swift|kotlin|sql|query|array"
-    r"|string|api|html|css|react|node\.js|code|snippet|compiler|script|regex|wordpress|database|sharepoint|jquery|\.net"
+    r"\b(?:function|program|class|method|algorithm|python|java|javascript|c\+\+|c#|php"
+    r"|ruby|perl|swift|kotlin|sql|query|array"
+    r"|string|api|html|css|react|node\.js|code|snippet|compiler|script|regex|wordpress"
+    r"|database|sharepoint|jquery|\.net"
     r"|bash|plugin|json|xml|server|browser|dll|android|iphone|oracle|pl/sql)\b",
     re.I,
 )
 _SECURITY = re.compile(
-    r"\b(?:prompt injection|jailbreak|phishing|guardrails?|red-team|system prompts?|input validation|data privacy|api key"
+    r"\b(?:prompt injection|jailbreak|phishing|guardrails?|red-team|system prompts?"
+    r"|input validation|data privacy|api key"
     r"|access control|prompt design|prompt leakage|cybersecurity|security (?:engineer|guideline))\b",
     re.I,
 )
 _PERSONAL = re.compile(r"\b(?:my|me|your|you|i|i'm|yourself)\b", re.I)
-_BY_CATEGORY: dict[str, Domain] = {"technical_docs": "shell", "daily_tasks": "assistant", "programming": "code",
-                                   "professional": "assistant", "conversational": "assistant"}  # fmt: skip
+_BY_CATEGORY: dict[str, Domain] = {
+    "technical_docs": "shell",
+    "daily_tasks": "assistant",
+    "programming": "code",
+    "professional": "assistant",
+    "conversational": "assistant",
+}
 
 
 def domain_of(text: str, category: str | None) -> Domain:
@@ -374,8 +412,11 @@ def domain_of(text: str, category: str | None) -> Domain:
 
 
 _ARTIFACT = re.compile(
-    r"^(?:write|create|implement|develop|design|construct|compose|generate|craft|build|devise|make|provide|draft|show(?: me)?|give me) "
-    r"(?:an? |some |the )?[^.\n]{0,40}?\b(?:function|script|program|class|method|query|code|snippet|algorithm|command|application|app|api|page|form|regex|regular expression|one-liner|template|module|tool)\b",
+    r"^(?:write|create|implement|develop|design|construct|compose|generate|craft|build"
+    r"|devise|make|provide|draft|show(?: me)?|give me) "
+    r"(?:an? |some |the )?[^.\n]{0,40}?\b(?:function|script|program|class|method|query"
+    r"|code|snippet|algorithm|command|application|app|api|page|form|regex"
+    r"|regular expression|one-liner|template|module|tool)\b",
     re.I,
 )
 
@@ -383,54 +424,102 @@ _ARTIFACT = re.compile(
 # ---------------------------------------------------------------- wrappers
 
 GREETING = re.compile(
-    r"^(?:(?:hi|hello|hey|ok|okay|so|well|ai|alexa|siri|shh|whoa|dear assistant|good morning)(?: there)?\b[,!.]*\s*)(?=\S)", re.I
+    r"^(?:(?:hi|hello|hey|ok|okay|so|well|ai|alexa|siri|shh|whoa|dear assistant"
+    r"|good morning)(?: there)?\b[,!.]*\s*)(?=\S)",
+    re.I,
 )
-_TITLE_CONTEXT = re.compile(r"^(?P<context>bash|linux|shell|unix|wordpress|apache|php|sed|awk|terminal|mac os x|perl|sql)\s?(?::|-(?= ))\s*", re.I)
+_TITLE_CONTEXT = re.compile(
+    r"^(?P<context>bash|linux|shell|unix|wordpress|apache|php|sed|awk|terminal|mac os x|perl|sql)\s?(?::|-(?= ))\s*",
+    re.I,
+)
 _REMARK = re.compile(r"^\((?P<remark>[A-Za-z -]{3,30})\)\s*")
 _PLEASE_FRONT = re.compile(r"^(?:(?:please|kindly|just|now|let's|lets|also)[,.]?\s+)+", re.I)
-_FRONT = re.compile(r"^(?P<front>(?:as root|(?:on|from|in) (?:§+|(?:host|server|machine|another|the|a|all)\b[^,]{0,40}))), (?=[a-z])", re.I)
-_PLEASE_BACK = re.compile(r"(?:[,.!]?\s+(?:please if you would|if you please|please|thank you|thanks|thx|pls|(?<!\bor )(?<!\ban )(?<!\bthe )ai))+\s*[.!?]*$", re.I)
-_IN_LANGUAGE = re.compile(r"^(?P<context>(?:in|using|with) [A-Z][\w+#.]*(?: [A-Z][\w+#.]*)?), (?=[A-Za-z])")
+_FRONT = re.compile(
+    r"^(?P<front>(?:as root|(?:on|from|in) (?:§+|(?:host|server|machine|another|the|a|all)\b[^,]{0,40}))), (?=[a-z])",
+    re.I,
+)
+_PLEASE_BACK = re.compile(
+    r"(?:[,.!]?\s+(?:please if you would|if you please|please|thank you|thanks|thx|pls"
+    r"|(?<!\bor )(?<!\ban )(?<!\bthe )ai))+\s*[.!?]*$",
+    re.I,
+)
+_IN_LANGUAGE = re.compile(r"^(?P<context>(?i:in|using|with) [A-Z][\w+#.]*(?: [A-Z][\w+#.]*)?), (?=[A-Za-z])")
 
 _NEED = r"i(?:'d| would| really)? ?(?:like|want|need|would like)"
 _WRAPPERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.I), role)
     for pattern, role in (
-        (r"^(?:i would like to know|i'd like to know|i want to know|i wanna know|i need to know|i must know|i would like to find out"
-         r"|i am wanting to know|do you know|do you mind (?:telling|informing) me|i wonder|i was wondering|tell me|inform me|let me know|would you let me know"
-         r"|(?:can|could|would|will) you (?:please )?(?:tell me|let me know|inform me|explain)|please tell me|explain to me) (?=(?:if|whether|"
-         + _WH + r")\b)", "ask"),  # fmt: skip
+        (
+            r"^(?:i would like to know|i'd like to know|i want to know|i wanna know|i need to know"
+            r"|i must know|i would like to find out"
+            r"|i am wanting to know|do you know|do you mind (?:telling|informing) me|i wonder"
+            r"|i was wondering|tell me|inform me|let me know|would you let me know"
+            r"|(?:can|could|would|will) you (?:please )?(?:tell me|let me know|inform me|explain)"
+            r"|please tell me|explain to me) (?=(?:if|whether|" + _WH + r")\b)",
+            "ask",
+        ),
         (r"^(?:can|could|would) you (?:please )?(?:help|assist) me (?:to |with )?", "user"),
         (r"^(?:please )?help me (?:to )?", "user"),
-        (r"^(?:(?:can|could|would) you (?:please )?)?(?:(?:show|tell|teach|instruct) me|explain|explain to me|demonstrate|walk me through)"
-         r"(?: please)? how (?:to|do i|can i|i can|i could|i would|i should|would i) ", "user"),  # fmt: skip
+        (
+            r"^(?:(?:can|could|would) you (?:please )?)?(?:(?:show|tell|teach|instruct) me|explain"
+            r"|explain to me|demonstrate|walk me through)"
+            r"(?: please)? how (?:to|do i|can i|i can|i could|i would|i should|would i) ",
+            "user",
+        ),
         (r"^(?:how|where) (?:do|can|would|should|could|might|may) (?:i|we|you|one) ", "user"),
         (r"^how does one ", "user"),
         (r"^how to ", "user"),
-        (r"^(?:is there|is their) an?y? ?(?:easy |simple |good |better )?way (?:i can |i could |for me to |to )", "user"),
-        (r"^(?:what is|what's|whats) (?:the|a) (?:best|easiest|fastest|right|correct|simplest|good|proper) way (?:for me )?to ", "user"),
+        (
+            r"^(?:is there|is their) an?y? ?(?:easy |simple |good |better )?way (?:i can |i could "
+            r"|for me to |to )",
+            "user",
+        ),
+        (
+            r"^(?:what is|what's|whats) (?:the|a) (?:best|easiest|fastest|right|correct|simplest"
+            r"|good|proper) way (?:for me )?to ",
+            "user",
+        ),
         (r"^what (?:do i|should i|must i) (?:need to |have to )?do to ", "user"),
         (r"^i (?:need|want|would like|am needing) (?:for )?you to (?:please |immediately |immediatly )?", "assist"),
         (r"^i'd like (?:for )?you to (?:please )?", "assist"),
         (r"^i would like for you to ", "assist"),
-        (r"^(?:i (?:really )?(?:want|need|have|would like|wish|am trying|am looking|got|gotta)|i'd like|i'm trying|i'm looking|i have got) to ", "user"),
+        (
+            r"^(?:i (?:really )?(?:want|need|have|would like|wish|am trying|am looking|got|gotta)"
+            r"|i'd like|i'm trying|i'm looking|i have got) to ",
+            "user",
+        ),
         (r"^i (?:wanna|gotta|must|should) ", "user"),
         (r"^(?:can|could|will|would|may) you (?:please |kindly |just |be able to |go ahead and )*", "assist"),
         (r"^(?:go ahead and|be sure to|make sure to|feel free to|you need to|you should) ", "assist"),
         (r"^(?:are you able to|is it possible for you to) ", "assist"),
         (r"^(?:is it possible to|can i|could i|may i|am i able to) ", "user"),
     )
-)  # fmt: skip
+)
 _MIND = re.compile(r"^(?:would|do) you mind (?=[a-z]+ing\b)", re.I)
 _GET = re.compile(
-    r"^(?:(?P<tell>tell me|inform me (?:of|on|about)|let me know|remind me of|i (?:want to|need to|would like to|have to|wanna) know|i'd like to know|do you know|what is|what's|what are|what was)"
+    r"^(?:(?P<tell>tell me|inform me (?:of|on|about)|let me know|remind me of|i (?:want to"
+    r"|need to|would like to|have to|wanna) know|i'd like to know|do you know|what is"
+    r"|what's|what are|what was)"
     r"|(?P<show>show me|display|pull up|bring up|i (?:want|need|would like) to see|let me see)"
-    r"|(?P<give>give me|provide me(?: with)?|provide|send me|get me|find me|i want|i need|can i (?:get|have)|could i (?:get|have)|may i have)) "
-    r"(?P<np>(?:the|my|your|a|an|all|some|any|this|that|his|her|their|popular|new|more|instructions|directions|information|advice|help|assistance)\b.*)$",
+    r"|(?P<give>give me|provide me(?: with)?|provide|send me|get me|find me|i want|i need"
+    r"|can i (?:get|have)|could i (?:get|have)|may i have)) "
+    r"(?P<np>(?:the|my|your|a|an|all|some|any|this|that|his|her|their|popular|new|more"
+    r"|instructions|directions|information|advice|help|assistance)\b.*)$",
     re.I,
 )
-_CLAUSE_IN_NP = re.compile(r"\b(?:if|whether|because|so that|and (?:tell|show|give|then|let|explain|how)|but|to be|frozen|blocked|changed|repeated|done|please|saved|called|listed|stored|known|placed|put|made|sent|switched|turned|lowered)\b|[.;?!]", re.I)
-_ROLE = re.compile(r"^(?:let's |please )?(?:pretend|imagine|role-?play|act as|you are|take on the role|play the (?:role|character|part)|assume the (?:role|persona)|suppose you are|put yourself)\b", re.I)
+_CLAUSE_IN_NP = re.compile(
+    r"\b(?:if|whether|because|so that|and (?:tell|show|give|then|let|explain|how)|but"
+    r"|to be|frozen|blocked|changed|repeated|done|please|saved|called|listed|stored|known"
+    r"|placed|put|made|sent|switched|turned|lowered)\b|, (?:i|we|it|my|you|tell|so|as"
+    r"|or)\b|[.;?!]",
+    re.I,
+)
+_ROLE = re.compile(
+    r"^(?:let's |please )?(?:pretend|imagine|role-?play|act as|you are|take on the role"
+    r"|play the (?:role|character|part)|assume the (?:role|persona)|suppose you are"
+    r"|put yourself)\b",
+    re.I,
+)
 _THIRD_CLAUSE = re.compile(r"^(?:it|this|which|that|he|she)\b", re.I)
 _REFERS = re.compile(r"\b(?:following|given|below|this|these|above|example)\b", re.I)
 
@@ -442,12 +531,6 @@ class _Input:
     core: str
     base: Parsed
     polite: bool = False
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the document of a YAML file, read by libyaml where it is there."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
 
 
 @lru_cache(maxsize=1)
@@ -471,10 +554,7 @@ def repair(text: str) -> str:
     out, last = [], 0
     for match in pattern.finditer(mask(text)):
         word = spelled[match[0].lower()]
-        if text[match.start() : match.end()] == match[0].lower():
-            right = word
-        else:
-            right = word[0].upper() + word[1:]
+        right = word if match[0].islower() else word[0].upper() + word[1:]
         out += [text[last : match.start()], right]
         last = match.end()
     text = "".join([*out, text[last:]])
@@ -497,7 +577,7 @@ def parse(text: str, category: str | None = None) -> Parsed:
     if not body or "\n" in body:
         return replace(whole, text=text.strip(), attached="")
     first, *rest = sentences(body) or [body]
-    if _ROLE.match(first):
+    if _ROLE.match(first) and len(body) > 60:
         return replace(whole, kind="role", text=text.strip(), attached="")
     if _is_math(body):
         return replace(whole, kind="math", text=text.strip(), attached="")
@@ -542,7 +622,9 @@ def _read(sentence: str, base: Parsed) -> Parsed:
             return replace(found, tail=base.tail)
     if not core or front:
         return base
-    if re.match(rf"(?:{_WH}|{_AUX}|do|does|did|has|have)\b", core, re.I) or questioned:
+    if questioned or (
+        _QUESTION_WORD.match(core) and not re.match(r"(?:what|who) (?:you|i)\b.* (?:is|was)\b", core, re.I)
+    ):
         return _question(item, core, base)
     return _statement_or_title(item, base)
 
@@ -558,9 +640,9 @@ def _strip_frame(sentence: str) -> tuple[str, str, str]:
         context, core = match["context"], core[match.end() :]
     match = _IN_LANGUAGE.match(core)
     if match:
-        context, core = match["context"], core[match.end() :]
+        front, core = decap(match["context"]), core[match.end() :]
     match = _FRONT.match(mask(core))
-    if match:
+    if match and not front:
         front, core = core[: match.end("front")], core[match.end() :]
     for pattern in (GREETING, _PLEASE_FRONT):
         core = pattern.sub("", core)
@@ -569,10 +651,13 @@ def _strip_frame(sentence: str) -> tuple[str, str, str]:
     return core, context, front
 
 
+_HERE = re.compile(r"\b(?:in|under|from|of|to|into|at|on|within|find|below|directory named|except|and) [.!]$")
+
+
 def _strip_end(text: str) -> str:
     """Drop final punctuation, but not a lone dot, which names the current directory."""
     text = text.rstrip()
-    while text and text[-1] in ".?!,;:" and not re.search(r"\s[.!]$", text):
+    while text and text[-1] in ".?!,;:" and not _HERE.search(text):
         text = text[:-1].rstrip()
     return text
 
@@ -606,7 +691,11 @@ def _read_get(item: _Input) -> Parsed | None:
         return None
     verb = "tell" if match["tell"] else "show" if match["show"] else "give"
     np = re.sub(r" for me$", "", match["np"])
-    if match["give"] and match["give"].lower() in {"i want", "i need"} and not re.match(r"(?:a|an|some|the|my|your) ", np, re.I):
+    if (
+        match["give"]
+        and match["give"].lower() in {"i want", "i need"}
+        and not re.match(r"(?:a|an|some|the|my|your) ", np, re.I)
+    ):
         return None
     if match["tell"] and re.match(r"(?:a|an|some|any|all|more) ", np, re.I):
         return None
@@ -617,7 +706,11 @@ def _read_get(item: _Input) -> Parsed | None:
 
 def _np_plural(np: str) -> bool:
     """Say whether the head of a noun phrase, the last word before its first complement, is plural."""
-    cut = re.split(r"\b(?:of|for|to|on|in|at|about|that|which|with|from|by|i|you|we|when|where|who|right|now|is|are)\b", np, maxsplit=1)[0]
+    cut = re.split(
+        r"\b(?:of|for|to|on|in|at|about|that|which|with|from|by|i|you|we|when|where|who|right|now|is|are)\b",
+        np,
+        maxsplit=1,
+    )[0]
     words = re.findall(r"[A-Za-z'-]+", cut)
     return bool(words) and is_plural(words[-1])
 
@@ -636,7 +729,9 @@ def _read_wrapped(item: _Input) -> Parsed | None:
                 return None
             nested = _strip_end(_PLEASE_BACK.sub("", rest))
             if role == "user":
-                if re.match(r"how (?:do|would|can) (?:you|we|one) ", match[0], re.I) and re.search(r"\byour?\b", nested, re.I):
+                if re.match(r"how (?:do|would|can) (?:you|we|one) ", match[0], re.I) and re.search(
+                    r"\byour?\b", nested, re.I
+                ):
                     # "you" is either anybody, whose things are mine, or the assistant, whose things are not
                     if item.base.domain == "assistant":
                         return None
@@ -648,14 +743,42 @@ def _read_wrapped(item: _Input) -> Parsed | None:
 
 def _read_imperative(item: _Input) -> Parsed | None:
     core = item.core
-    match = re.match(r"((?:[A-Za-z]+ly(?: and [a-z]+ly)?|just|always|also) )?([A-Za-z]+)\b(?P<next>(?: +[^\s]+)?)", mask(core))
+    match = re.match(
+        r"((?:[A-Za-z]+ly(?: and [a-z]+ly)?|just|always|also) )?([A-Za-z]+)\b(?P<next>(?: +[^\s]+)?)", mask(core)
+    )
     if not match:
         return None
     known = is_verb(match[2]) or match[2].lower() in PHRASAL
-    following = re.match(r" (?:the|my|your|a|an|all|this|that|me|it|everything|vacuuming|faster|slower|up)\b", match["next"])
+    following = re.match(
+        r" (?:the|my|your|a|an|all|this|that|me|it|everything|vacuuming|faster|slower|up)\b", match["next"]
+    )
     if not known and not (item.polite and following and can_be_verb(match[2]) and item.base.domain == "assistant"):
         return None
-    if re.match(r" (?:script|command|function|error|question|problem|issue|engine|comprehension|code|tutorial|is|are|was|of|prompt|output)\b", match["next"]) and match[2].lower() not in {"run", "execute", "write", "print", "fix", "create", "complete", "use", "debug", "display", "show", "send", "generate", "force", "redirect", "discard", "save", "clear", "provide"}:
+    if re.match(
+        r" (?:script|command|function|error|question|problem|issue|engine|comprehension|code"
+        r"|tutorial|is|are|was|of|prompt|output)\b",
+        match["next"],
+    ) and match[2].lower() not in {
+        "run",
+        "execute",
+        "write",
+        "print",
+        "fix",
+        "create",
+        "complete",
+        "use",
+        "debug",
+        "display",
+        "show",
+        "send",
+        "generate",
+        "force",
+        "redirect",
+        "discard",
+        "save",
+        "clear",
+        "provide",
+    }:
         return None
     if not match["next"] and match[2].lower() in NOUN_LIKE and item.base.domain != "assistant":
         return None
@@ -672,21 +795,60 @@ def _read_third(item: _Input) -> Parsed | None:
     return _assist(vp, item.base)
 
 
-_THIRD_LEFT = re.compile(r"(?:,| and| then| or) (?:prints|finds|lists|shows|displays|removes|deletes|copies|moves|saves|writes|executes|runs|changes|sets|sorts|searches|greps|replaces|appends|creates|counts|outputs)\b")
+_THIRD_LEFT = re.compile(
+    r"(?:,| and| then| or) (?:prints|finds|lists|shows|displays|removes|deletes|copies"
+    r"|moves|saves|writes|executes|runs|changes|sets|sorts|searches|greps|replaces|appends"
+    r"|creates|counts|outputs)\b"
+)
 # what a frame cannot carry: a second clause of another mood, or a phrase that was broken to begin with
 _UNSAFE = re.compile(
-    r"\b(?:please|if you (?:can|could)|if i were|(?:and|or) (?:what|who|where|when|how|why|show)|(?:you|gotta|want|need) to (?:your|my|the|a))\b"
+    r"\b(?:please|if you (?:can|could)|if i were|(?:and|or) (?:what|who|where|when|how|why"
+    r"|show)|(?:you|gotta|want|need) to (?:your|my|the|a))\b"
     r"|, (?:tell|show|can|could|please|what|how|is|are|or)\b|;|\bwhere to a\b|\bif your a\b|[?!]"
 )
 _TO_ME = re.compile(r"\b(?:me|you|your|yourself|us)\b", re.I)
 _GIVE_ME = re.compile(r"\b(?:me|you|yourself)\b", re.I)
-_YOUR_MACHINE = re.compile(r"\byour (?=home|system|server|current|files|SSH|machine|local|computer|file system|disk|root|own)", re.I)
-_EXPLAIN = {"explain", "describe", "summarize", "compare", "suggest", "illustrate", "paraphrase", "discuss", "translate", "define",
-            "outline", "recommend", "rewrite", "rephrase", "elaborate", "propose", "analyze", "demonstrate", "provide", "give",
-            "tell", "show", "teach", "draft", "design", "compose", "refactor", "debug", "complete", "fix"}  # fmt: skip
+_YOUR_MACHINE = re.compile(
+    r"\byour (?=home|system|server|current|files|SSH|machine|local|computer|file system|disk|root|own)", re.I
+)
+_EXPLAIN = {
+    "explain",
+    "describe",
+    "summarize",
+    "compare",
+    "suggest",
+    "illustrate",
+    "paraphrase",
+    "discuss",
+    "translate",
+    "define",
+    "outline",
+    "recommend",
+    "rewrite",
+    "rephrase",
+    "elaborate",
+    "propose",
+    "analyze",
+    "demonstrate",
+    "provide",
+    "give",
+    "tell",
+    "show",
+    "teach",
+    "draft",
+    "design",
+    "compose",
+    "refactor",
+    "debug",
+    "complete",
+    "fix",
+}
 _NP_ARTIFACT = re.compile(
-    r"^(?:write|create|implement|develop|design|construct|compose|generate|craft|build|devise|make|draft|provide|show|give|code) (?:me )?"
-    r"(?P<np>(?:an?|some|the) (?:[\w+#.'-]+ ){0,5}?(?:function|script|program|class|method|query|code|snippet|algorithm|command|application|app|API|page|form|one-liner|expression|template|module|tool)\b.*)$",
+    r"^(?:write|create|implement|develop|design|construct|compose|generate|craft|build"
+    r"|devise|make|draft|provide|show|give|code) (?:me )?"
+    r"(?P<np>(?:an?|some|the) (?:[\w+#.'-]+ ){0,5}?(?:function|script|program|class|method"
+    r"|query|code|snippet|algorithm|command|application|app|API|page|form|one-liner"
+    r"|expression|template|module|tool)\b.*)$",
     re.I,
 )
 
@@ -715,7 +877,9 @@ def _unsafe_phrase(vp: str, base: Parsed) -> bool:
     masked = mask(vp)
     found = _UNSAFE.search(masked)
     # a semicolon or an "or" is ordinary in a shell task
-    return bool(found) and not (base.domain in {"shell", "code", "security"} and not re.search(r"please|if you", masked))
+    return bool(found) and not (
+        base.domain in {"shell", "code", "security"} and not re.search(r"please|if you", masked)
+    )
 
 
 def _first_verb(vp: str) -> str:
@@ -726,11 +890,16 @@ def _first_verb(vp: str) -> str:
 def _user(vp: str, base: Parsed) -> Parsed | None:
     vp = split_phrasal(decap(vp.strip()))
     verb = _first_verb(vp)
+    if verb == "know":
+        return _assist(f"tell me {vp[5:]}", base)
     if not verb or not can_be_verb(verb) or _unsafe_phrase(vp, base):
         return None
     if base.domain in {"shell", "code"} and not _TO_ME.search(mask(vp)):
         return replace(base, kind="task", vp=vp, verb=verb)
     return replace(base, kind="user", vp=vp, verb=verb)
+
+
+_QUESTION_WORD = re.compile(rf"(?:{_WH}|{_AUX}|do|does|did|has|have)\b", re.I)
 
 
 def _question(item: _Input, core: str, base: Parsed) -> Parsed:
@@ -740,14 +909,17 @@ def _question(item: _Input, core: str, base: Parsed) -> Parsed:
         found = _ask(emb, core, asked)
         if found is not None:
             return found
-    if re.match(rf"(?:{_WH}|{_AUX}|do|does|did|has|have)\b", core, re.I):
+    if _QUESTION_WORD.match(core):
         return replace(asked, kind="ask", direct=decap(core))
     return asked
 
 
-_FINITE = re.compile(r"^(?:(?:i|you|we|they|it|he|she|my|someone|there|this|that|the|your)\b|i'm|i've|it's|there's)", re.I)
+_FINITE = re.compile(
+    r"^(?:(?:i|you|we|they|it|he|she|my|someone|there|this|that|the|your)\b|i'm|i've|it's|there's)", re.I
+)
 _HAS_VERB = re.compile(
-    r"^(?:i|you|we|they|it|he|she|someone|i'm|i've|it's|there's)\b|\b(?:is|are|was|were|has|have|will|can|won't|needs?|got|isn't|went|did|does"
+    r"^(?:i|you|we|they|it|he|she|someone|i'm|i've|it's|there's)\b|\b(?:is|are|was|were"
+    r"|has|have|will|can|won't|needs?|got|isn't|went|did|does"
     r"|didn't|doesn't|shows?|keeps?|am|should|would|could)\b",
     re.I,
 )
@@ -762,7 +934,12 @@ def _statement_or_title(item: _Input, base: Parsed) -> Parsed:
         vp = inflect_phrase(decap(core), "base", "gerund")
         if vp:
             return replace(item.base, kind="task", vp=vp, verb=_first_verb(vp))
-    if base.domain in {"assistant", "general"} and _FINITE.match(core) and _HAS_VERB.search(core) and not _UNSAFE_STATEMENT.search(core):
+    if (
+        base.domain in {"assistant", "general"}
+        and _FINITE.match(core)
+        and _HAS_VERB.search(core)
+        and not _UNSAFE_STATEMENT.search(core)
+    ):
         return replace(item.base, kind="statement", text=base.text)
     if base.domain in {"shell", "code"} and not base.tail and len(core) < 140 and _is_noun_title(core):
         return replace(item.base, kind="noun", np=core)
@@ -775,7 +952,11 @@ def _is_noun_title(core: str) -> bool:
     first = re.match(r"(?:[a-z]+ly (?:and [a-z]+ly )?)?([a-z]+)", core, re.I)
     if not first or first[0] != first[1] or base_of_third(first[1]) or base_of_gerund(first[1]):
         return False
-    return not re.search(r"[.;?!:]|\b(?:is|are|was|were|do|does|did|want|wants|need|needs|has|have|can|i|you|my|but|not|how)\b", masked, re.I)
+    return not re.search(
+        r"[.;?!:]|\b(?:is|are|was|were|do|does|did|want|wants|need|needs|has|have|can|i|you|my|but|not|how)\b",
+        masked,
+        re.I,
+    )
 
 
 _READERS: tuple[Callable[[_Input], Parsed | None], ...] = (

@@ -2,12 +2,12 @@
 
 Takes the text of one false positive and gives up to `n` `Grown` samples: what `parse` read of it is put into frames of
 questions, requests, statements and titles (YAML in `data/embedded/frames`), after edits of its wording and swaps of its
-mentions, with the situations that people mention around such prompts. Every two results, and each and the original, are
-below the near-duplicate threshold. What cannot be read safely is carried whole, or yields fewer samples: never nonsense.
+mentions, with the situations that people mention around such prompts. No two results, nor any and the original, are
+near-duplicates. What cannot be read safely is carried whole, or yields fewer samples: never nonsense.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,21 +15,39 @@ from typing import Any
 
 import numpy as np
 
-from crywolf.data.embedded.lexicons import Lexicons
+from crywolf.data.embedded.lexicons import FRAMES, Lexicons, read_yaml
 from crywolf.data.errors import BadInput
 
-from .inflect import article
-from .parse import BLOT, FRAMES, GREETING, Parsed, decap, inflect_phrase, is_verb, mask, parse, read_yaml, sentences, sub_masked
+from .inflect import article, base_of_third, is_verb
+from .parse import (
+    BLOT,
+    GREETING,
+    Parsed,
+    decap,
+    inflect_phrase,
+    mask,
+    parse,
+    sentences,
+    sub_masked,
+)
 from .swaps import swap_once
 from .types import Grown
 
 _THRESHOLD = 0.8
 _SLOT = re.compile(r"\{(do|doing|does|np|a|emb|direct|whole)\}")
 _KNOWN_SLOTS = {
-    "task": {"do", "doing", "does"}, "artifact": {"np", "do"}, "assist": {"do", "doing"}, "user": {"do", "doing"},
-    "get": {"np"}, "ask": {"emb", "direct"}, "statement": {"whole"}, "noun": {"np", "a"}, "whole": {"whole"},
-    "role": {"whole"}, "math": {"whole"},
-}  # fmt: skip
+    "task": {"do", "doing", "does"},
+    "artifact": {"np", "do"},
+    "assist": {"do", "doing"},
+    "user": {"do", "doing"},
+    "get": {"np"},
+    "ask": {"emb", "direct"},
+    "statement": {"whole"},
+    "noun": {"np", "a"},
+    "whole": {"whole"},
+    "role": {"whole"},
+    "math": {"whole"},
+}
 _FRAME_KEYS = {"text", "domains", "avoid", "only", "verbs", "bare", "single", "short"}
 _DOMAINS = {"shell", "code", "assistant", "security", "general"}
 _CUT_LENGTH = 103  # a harness cuts at 100 characters and adds "..."
@@ -101,7 +119,7 @@ def load_book(folder: Path) -> Book:
     edits: tuple[Edit, ...] = ()
     for path in sorted(folder.glob("*.yaml")):
         document = read_yaml(path)
-        if path.name == "repairs.yaml":
+        if path.name in {"repairs.yaml", "words.yaml"}:
             continue
         if not isinstance(document, dict):
             raise BadInput(f"{path}: expected a mapping")
@@ -137,10 +155,18 @@ def _read_frame(path: Path, kind: str, family: str, index: int, raw: Any) -> Fra
     if any(name and name not in _CONDITIONS for name in names) or not set(item.get("domains") or ()) <= _DOMAINS:
         raise BadInput(f"{where}: unknown condition or domain in {raw!r}; known are {', '.join(_CONDITIONS)}")
     return Frame(
-        kind, family, f"{family}{index}", item["text"], slots[0], frozenset(item.get("domains") or ()),
-        tuple(item.get("avoid") or ()), item.get("only") or "", frozenset(item.get("verbs") or ()),
-        bool(item.get("single")), bool(item.get("short")),
-    )  # fmt: skip
+        kind,
+        family,
+        f"{family}{index}",
+        item["text"],
+        slots[0],
+        frozenset(item.get("domains") or ()),
+        tuple(item.get("avoid") or ()),
+        item.get("only") or "",
+        frozenset(item.get("verbs") or ()),
+        bool(item.get("single")),
+        bool(item.get("short")),
+    )
 
 
 def _read_context(path: Path, key: str, body: Any) -> Context:
@@ -164,53 +190,123 @@ def _read_edit(path: Path, index: int, raw: Any) -> Edit:
 
 # ---------------------------------------------------------------- conditions
 
-_OWN = re.compile(r"(?:freeze|block|transfer|pay|report|book|cancel|order|track|schedule|reserve|rent|reset|update|edit|activate|link|verify|redeem|change my (?:pin|address|insurance|plan|account)|delete my account|put a (?:stop|hold|freeze|block) on|place a (?:stop|hold|freeze|block) on)\b")  # fmt: skip
-_ERRAND = re.compile(r"(?:report|get (?:a|my|the)|order|apply|update|edit|replace|reset|delete my|cancel|submit|set up|dispute|request|activate|renew|open an?|close|file|unblock|freeze|block|schedule|verify|transfer|roll ?over)\b")  # fmt: skip
+_OWN = re.compile(
+    r"(?:freeze|block|transfer|pay|report|book|cancel|order|track|schedule|reserve|rent"
+    r"|reset|update|edit|activate|link|verify|redeem|change my (?:pin|address|insurance"
+    r"|plan|account)|delete my account|put a (?:stop|hold|freeze|block) on|place a (?:stop"
+    r"|hold|freeze|block) on)\b"
+)
+_ERRAND = re.compile(
+    r"(?:report|get (?:a|my|the)|order|apply|update|edit|replace|reset|delete my|cancel"
+    r"|submit|set up|dispute|request|activate|renew|open an?|close|file|unblock|freeze"
+    r"|block|schedule|verify|transfer|roll ?over)\b"
+)
+_TROUBLE = re.compile(
+    r"\b(?:stolen?|lost|can(?:'t|not)|could(?:n't| not)|(?:did|do|does|is|was|has|have"
+    r"|wo)n't|(?:did|do|does|is|am) not|problem|broken|cracked|need|want|would like"
+    r"|i'd like|wrong|unable|fraud|missing|stole|charged?|declined|missed|not working"
+    r"|afraid|mugged|forgot|never|someone|somebody|twice|attacked|expired)\b",
+    re.I,
+)
+_THING = re.compile(
+    r"(?:(?:simple|small|short|quick|bash|shell|php|perl|python|linux|sed|awk|batch"
+    r"|or) ){0,5}(?:script|command|function|one-liner)\b",
+    re.I,
+)
+
+# Prose that leans on an attack's turns of phrase: harmless as a whole perhaps, but no part of it may be grown alone.
+_DEFIANT = re.compile(
+    r"\b(?:ignor(?:e|ing)|disregard(?:ing)?|unrestricted|liberated"
+    r"|without (?:any )?(?:restrictions|ethical|limits)|bypass"
+    r"|safety protocols|no longer bound|previous instructions|ethical (?:guidelines"
+    r"|implications)|jailbr\w+|enforcement demands)\b",
+    re.I,
+)
+
+
+def _is_third(text: str) -> bool:
+    words = [word for word in re.findall(r"[A-Za-z]+", text)[:8] if not word.endswith("ly")]
+    return bool(words) and (
+        base_of_third(words[0]) is not None or (text[:3] == "Rec" and any(map(base_of_third, words)))
+    )
+
+
 _CONDITIONS: dict[str, Callable[[str], bool]] = {
     "me": lambda t: bool(re.search(r"\b(?:me|for (?:my|the)|myself)\b|\bfor \w+$", t)),
     "you": lambda t: bool(re.search(r"\b(?:you|your|yourself)\b", t)),
-    "time": lambda t: bool(re.search(r"\b(?:now|immediately|today|tonight|tomorrow|asap|soon|quickly|right away|swiftly|minutes|stop)\b", t)),  # fmt: skip
+    "time": lambda t: bool(
+        re.search(
+            r"\b(?:now|immediately|today|tonight|tomorrow|asap|soon|quickly|right away|swiftly"
+            r"|minutes|stop)\b",
+            t,
+        )
+    ),
     "long": lambda t: len(t) > 60,
     "brief": lambda t: len(t) < 45,
     "speech": lambda t: bool(re.match(r"(?:shut|stop|be|speak|talk|whisper|quit|hush)\b", t)),
     "trouble": lambda t: bool(_TROUBLE.search(t)),
-    "wish": lambda t: bool(re.search(r"\bi(?:'d like| want| need| would like| am going to need|'m going to need)\b", t, re.I)),
+    "wish": lambda t: bool(
+        re.search(
+            r"\bi(?:'d like| want| need| would like| am going to need"
+            r"|'m going to need)\b(?! to know)",
+            t,
+            re.I,
+        )
+    ),
+    "asks": lambda t: bool(re.search(r"\b(?:can|could|will|would) (?:you|i)\b|, tell me\b|\bare you$", t, re.I)),
+    "third": lambda t: _is_third(t),
+    "verbal": lambda t: is_verb(t.split(" ", 1)[0]),
     "adverb": lambda t: bool(re.match(r"\w+ly\b|just\b|only\b", t)),
     "own": lambda t: bool(_OWN.match(t)) and not re.search(r"\b(?:me|you|your)\b", t),
     "errand": lambda t: bool(_ERRAND.match(t)),
-    "chore": lambda t: bool(re.match(r"(?:put|add|remove|take|delete|clear|set|pay|send|text|remind|cancel|turn)\b", t)),
-    "shared": lambda t: bool(re.match(r"(?:play|skip|pause|start|move on|switch|flip|roll|try|end)\b", t)) and " my " not in t,
+    "chore": lambda t: bool(
+        re.match(r"(?:put|add|remove|take|delete|clear|set|pay|send|text|remind|cancel|turn)\b", t)
+    ),
+    "shared": lambda t: (
+        bool(re.match(r"(?:play|skip|pause|start|move on|switch|flip|roll|try|end)\b", t)) and " my " not in t
+    ),
     "definite": lambda t: bool(re.match(r"(?:the|my|your|his|her|this|that)\b", t, re.I)),
     "thing": lambda t: bool(_THING.match(t)),
     "question": lambda t: t.rstrip().endswith("?"),
     "lengthy": lambda t: len(t) > 150,
-    "account": lambda t: bool(re.search(r"\b(?:account|transfer|payment|top[- ]?up|money|purchase|transaction|identity|balance)\b", t, re.I)),
+    "account": lambda t: bool(
+        re.search(
+            r"\b(?:account|transfer|payment|top[- ]?up|money|purchase|transaction|identity"
+            r"|balance)\b",
+            t,
+            re.I,
+        )
+    ),
     "cards": lambda t: bool(re.search(r"\bmy (?:\w+ ){0,3}card\b", t, re.I)),
-}  # fmt: skip
-_TROUBLE = re.compile(r"\b(?:stolen?|lost|can(?:'t|not)|could(?:n't| not)|(?:did|do|does|is|was|has|have|wo)n't|(?:did|do|does|is|am) not|problem|broken|cracked|need|want|would like|i'd like|wrong|unable|fraud|missing|stole|charged?|declined|missed|not working|afraid|mugged|forgot|never|someone|somebody|twice|attacked|expired)\b", re.I)
-_THING = re.compile(r"(?:(?:simple|small|short|quick|bash|shell|php|perl|python|linux|sed|awk|batch|or) ){0,5}(?:script|command|function|one-liner)\b", re.I)  # fmt: skip
+}
 
-# Prose that leans on an attack's turns of phrase: harmless as a whole perhaps, but no part of it may be grown alone.
-_DEFIANT = re.compile(
-    r"\b(?:ignor(?:e|ing)|disregard(?:ing)?|unrestricted|liberated|without (?:any )?(?:restrictions|ethical|limits)|bypass"
-    r"|safety protocols|no longer bound|previous instructions|ethical (?:guidelines|implications)|jailbr\w+|enforcement demands)\b",
-    re.I,
-)
 # Openings of a clause of doing, before which "On Debian," may stand.
-_DOING = re.compile(r"(?:How (?:do|can|would|should|does)|What's the|What would I|What command|What do I|Which command|Is there|I (?:need|want|have) to|I'd like to|I'm trying to|\{do\}|Please \{do\}|My script)")  # fmt: skip
-_ASKABLE = re.compile(r"(?:How|What|Which|Is|Can|Could|Would|Will|Please|Do|Are|\{do\}|Show|Write|Give|I |I'|Help|Walk|Tell)")
+_DOING = re.compile(
+    r"(?:How (?:do|can|would|should|does)|What's the|What would I|What command|What do I"
+    r"|Which command|Is there|I (?:need|want|have) to|I'd like to|I'm trying to|\{do\}"
+    r"|My script)"
+)
+_ASKABLE = re.compile(
+    r"(?:How|What|Which|Is|Can|Could|Would|Will|Please|Do|Are|\{do\}|Show|Write|Give|I |I'|Help|Walk|Tell)"
+)
 _KEYWORDS = re.compile(
-    r"\b(?:bash|shell|scripts?|commands?|one-liners?|terminal|servers?|remote|ssh|linux|unix|ubuntu|debian|fedora|macos|standard"
-    r"|cron|machine|script|way|box|portable|example|help\w*|thank\w*|appreciated?|explain\w*|explanation|simple\w*|tutorial"
-    r"|exercis\w+|appreciate|please|question|guide|session|training|knowledge|code|handbook|language|short|brief|project|docs"
+    r"\b(?:bash|shell|scripts?|command line|commands?|one-liners?|terminal|servers?|remote"
+    r"|ssh|linux|unix|ubuntu|debian|fedora|macos|standard"
+    r"|cron|installing|dependencies|show|machine|script|way|box|portable|example|help\w*"
+    r"|thank\w*|appreciated?|explain\w*|explanation|simple\w*|tutorial"
+    r"|exercis\w+|appreciate|please|question|guide|session|training|knowledge|code"
+    r"|handbook|language|short|brief|project|docs"
     r"|how)\b",
     re.I,
 )
 _LOCATIVE = re.compile(
-    r"^(?P<head>(?:recursively )?(?:find|locate|list|display|show|print|search for|look for|count|delete|remove) (?:(?! and | or |,).){3,60}?)"
-    r" (?P<where>(?:in|under|within|below|beneath|inside) (?:the (?:current|working)(?: working)? (?:directory|folder)|§+ (?:directory|folder)"
+    r"^(?P<head>(?:recursively )?(?:find|locate|list|display|show|print|search for"
+    r"|look for|count|delete|remove) (?:(?! and | or |,).){3,60}?)"
+    r" (?P<where>(?:in|under|within|below|beneath|inside) (?:the (?:current"
+    r"|working)(?: working)? (?:directory|folder)|§+ (?:directory|folder)"
     r"|(?:the )?(?:directory|folder) §+|the home directory|the entire file system))(?: tree)?"
-    r"(?P<rest>(?: (?:which|that|whose|with|ending|starting|containing|named|larger|bigger|modified|owned|excluding|except)\b.*)?)$"
+    r"(?P<rest>(?: (?:which|that|whose|with|ending|starting|containing|named|larger|bigger"
+    r"|modified|owned|excluding|except)\b.*)?)$"
 )
 
 
@@ -326,7 +422,9 @@ def _usable(frame: Frame, parsed: Parsed) -> bool:
     masked = mask(text)
     if frame.single and re.search(r"\band\b", masked):
         return False
-    if (frame.short or frame.family == "title") and (len(text) > (60 if frame.short else 90) or parsed.tail or parsed.attached):
+    if (frame.short or frame.family == "title") and (
+        len(text) > (60 if frame.short else 90) or parsed.tail or parsed.attached
+    ):
         return False
     return parsed.kind != "task" or not _clash(frame.text, masked)
 
@@ -346,9 +444,23 @@ def _clash(a: str, *others: str) -> bool:
     return bool(words) and any(not words.isdisjoint(_telling(other)) for other in others)
 
 
+# words that say the same thing twice when they meet
+_SAME = {
+    "one-liner": "command",
+    "terminal": "command line",
+    "explanation": "explain",
+    "appreciated": "thank",
+    "help": "thank",
+    "appreciate": "thank",
+    "installing": "standard",
+    "dependencie": "standard",
+}
+
+
 @lru_cache(maxsize=16384)
 def _telling(text: str) -> frozenset[str]:
-    return frozenset(word.lower().rstrip("s") for word in _KEYWORDS.findall(text))
+    words = (word.lower().rstrip("s") for word in _KEYWORDS.findall(text))
+    return frozenset(_SAME.get(word, word) for word in words)
 
 
 def _swapped(shop: _Workshop, fp: str) -> Grown | None:
@@ -365,7 +477,7 @@ def _framed(shop: _Workshop, frame: Frame) -> Grown | None:
     if frame.slot == "whole":
         return _carried(shop, frame, parsed, note)
     phrase, front = _phrase(shop, frame, parsed)
-    if not phrase:
+    if not phrase or (frame.slot == "do" and _echoes(frame, phrase)):
         return None
     lower = parsed.lower and shop.chance(0.85 if parsed.domain == "assistant" else 0.6)
     text, marks = _assembled(shop, frame, parsed, phrase, front, lower)
@@ -377,11 +489,17 @@ def _framed(shop: _Workshop, frame: Frame) -> Grown | None:
     return Grown(text, f"rewrite:{how}", "rewrite")
 
 
+def _echoes(frame: Frame, phrase: str) -> bool:
+    """Say whether a frame already says the verb of the phrase ("show me how to show ...")."""
+    first = phrase.split(" ", 1)[0].lower()
+    return len(first) > 3 and bool(re.search(rf"\b{re.escape(first)}\b", frame.text.lower()))
+
+
 # ---------------------------------------------------------------- phrases
 
 
 def _phrase(shop: _Workshop, frame: Frame, parsed: Parsed) -> tuple[str, str]:
-    """Return what goes into the slot, in its form, and an adverbial that must stand in front; "" if it has no such form."""
+    """Return what goes into the slot, in its form ("" if it has none), and an adverbial that must stand in front."""
     if frame.slot in {"do", "doing", "does"}:
         return _verb_phrase(shop, frame, parsed)
     if frame.slot == "np":
@@ -402,7 +520,7 @@ def _verb_phrase(shop: _Workshop, frame: Frame, parsed: Parsed) -> tuple[str, st
         joined = _join_tail(vp, parsed.tail) if frame.slot == "do" else ""
         vp = joined or vp
     form = {"do": "base", "doing": "gerund", "does": "third"}[frame.slot]
-    return inflect_phrase(vp, form) or "", front  # type: ignore[arg-type]  # the mapping gives just the three forms
+    return inflect_phrase(vp, form) or "", front
 
 
 def _fronted(vp: str) -> tuple[str, str]:
@@ -420,6 +538,8 @@ def _join_tail(vp: str, tail: str) -> str:
     """Return the phrase with a following imperative sentence joined to it, "" where the tail is something else."""
     if len(sentences(tail)) > 1 or not tail.endswith(".") or tail.endswith(" ."):
         return ""
+    if tail.startswith(("Do not ", "Don't ")):
+        return f"{vp}, and {decap(tail).rstrip('.')}"
     word = re.match(r"(?:Then )?([A-Z][a-z]+) ", tail)
     if not word or not is_verb(word[1]):
         return ""
@@ -460,7 +580,8 @@ def _assembled(
     """Put phrase, frame, tail and context together; "" where they do not fit one another."""
     pattern, marks = frame.text, []
     if front:
-        if frame.family in {"title", "document"} or not _ASKABLE.match(pattern):
+        opens = _DOING if parsed.kind == "task" else _ASKABLE
+        if frame.family in {"title", "document"} or not opens.match(pattern):
             return "", []
         marks.append("front")
     else:
@@ -478,10 +599,10 @@ def _assembled(
     body = _filled(pattern, phrase, lower)
     if body is None:
         return "", []
-    if after and not re.search(r"[.?!]$", body):
-        body += "."
-    if parsed.tail and ", then " not in phrase:
-        body = _with_tail(body, parsed.tail, frame)
+    if parsed.tail and decap(parsed.tail).rstrip(".") not in phrase:
+        body = f"{_closed(body)} {parsed.tail}"
+    if after:
+        body = _closed(body)
     return _finished(" ".join(part for part in (before, body, after) if part), lower, shop), marks
 
 
@@ -514,11 +635,9 @@ def _filled(pattern: str, phrase: str, lower: bool) -> str | None:
     return head + phrase + rest
 
 
-def _with_tail(body: str, tail: str, frame: Frame) -> str:
-    """Put the sentences that followed the prompt's first one after the frame."""
-    if not re.search(r"[.?!]$", body):
-        body += "."
-    return f"{body} {tail}"
+def _closed(body: str) -> str:
+    """Give a body the full stop that lets a sentence follow, unless it has its own end."""
+    return body if re.search(r"[.?!]$", body) else body + "."
 
 
 def _where(shop: _Workshop, frame: Frame, parsed: Parsed, phrase: str) -> tuple[str, list[str]]:
@@ -528,13 +647,19 @@ def _where(shop: _Workshop, frame: Frame, parsed: Parsed, phrase: str) -> tuple[
     if not shop.chance(0.35 if len(phrase) < 60 else 0.5):
         return "", []
     where = _with_os(shop, shop.pick(context.where))
-    if _clash(where, frame.text, mask(phrase)) or _mentions_system(parsed.text) or re.search(r"\b(?:on|from) (?:the|a|my) (?:server|host)", phrase):
+    if (
+        _clash(where, frame.text, mask(phrase))
+        or _mentions_system(parsed.text)
+        or re.search(r"\b(?:on|from) (?:the|a|my) (?:server|host)", phrase)
+    ):
         return "", []
     return where, ["where"]
 
 
 _SYSTEM = re.compile(
-    r"\b(?:linux|unix|ubuntu|debian|fedora|centos|mac|macos|freebsd|windows|solaris|gnu|server|host|remote|ssh)\b", re.I
+    r"\b(?:linux|unix|ubuntu|debian|fedora|centos|mac|macos|freebsd|windows|solaris|gnu"
+    r"|server|host|remote|ssh)\b",
+    re.I,
 )
 
 
@@ -579,11 +704,13 @@ def _fitting(shop: _Workshop, options: Sequence[str], body: tuple[str, ...]) -> 
 def _with_os(shop: _Workshop, text: str) -> str:
     if "{os}" not in text:
         return text
-    systems = [e for e in shop.lexicons.entries("os") if "unix" in e.tags]
+    systems = [e for e in shop.lexicons.entries("os") if "os:unix" in e.tags]
     name = shop.pick(systems).text
     if "server" in text:
-        name = shop.pick([e for e in systems if "linux" in e.tags]).text
-    article_fixed = re.sub(r"\b([Aa]) \{os\}", lambda m: f"{article(name) if m[1] == 'a' else article(name).capitalize()} {name}", text)
+        name = shop.pick([e for e in systems if "os:linux" in e.tags]).text
+    article_fixed = re.sub(
+        r"\b([Aa]) \{os\}", lambda m: f"{article(name) if m[1] == 'a' else article(name).capitalize()} {name}", text
+    )
     return article_fixed.replace("{os}", name)
 
 
@@ -591,9 +718,7 @@ def _finished(text: str, lower: bool, shop: _Workshop) -> str:
     """Give the text the capital and the final punctuation of its style."""
     text = text.strip()
     if lower:
-        if text.endswith(".") and not re.search(r"\s\.$", text):
-            text = text[:-1]
-        elif text.endswith("?") and shop.chance(0.4):
+        if (text.endswith(".") and not re.search(r"\s\.$", text)) or (text.endswith("?") and shop.chance(0.4)):
             text = text[:-1]
         return text
     return text[0].upper() + text[1:] if mask(text)[0] != BLOT else text
@@ -616,10 +741,13 @@ def _carried(shop: _Workshop, frame: Frame, parsed: Parsed, note: str) -> Grown 
     if re.search(r"[A-Za-z], \{whole\}|, but \{whole\}", pattern):
         ended = decap(ended)
     text = pattern.replace("{whole}", ended)
-    closings = shop.book.frames[parsed.kind].get("closing", ())
+    families = shop.book.frames[parsed.kind]
+    ending = "plea" if "plea" in families else "closing"
+    closings = families.get(ending, ())
     marks = [f"{frame.kind}/{frame.name}", *part]
-    if closings and frame.family != "closing" and len(whole) > 120 and shop.chance(0.75):
-        closing = shop.pick([f for f in closings if _usable(f, parsed)])
+    fitting = [f for f in closings if _usable(f, parsed)]
+    if fitting and frame.family != ending and len(whole) > 60 and shop.chance(0.75):
+        closing = shop.pick(fitting)
         text += closing.text.replace("{whole}", "").lower() if lower else closing.text.replace("{whole}", "")
         marks.append(closing.name)
     if _clash(pattern, mask(whole)) and parsed.kind not in {"whole", "role"}:
@@ -687,7 +815,11 @@ def _shingles(text: str) -> frozenset[str]:
     return frozenset(folded[i : i + 5] for i in range(len(folded) - 4)) or frozenset((folded,))
 
 
-_BAD = re.compile(r"[?!,:;]\s*[?!,.:;]|(?<!\.)\.\s*[?!,:;]|\s[,:;?!](?=\s|$)|\(\s*\)|\b(a|an|the|to|of|in|is|and|for|my|please)\s+\1\b", re.I)
+_BAD = re.compile(
+    r"[?!,:;]\s*[?!,.:;]|(?<!\.)\.\s*[?!,:;]|\s[,:;?!](?=\s|$)|\(\s*\)|\b(a|an|the|to|of"
+    r"|in|is|and|for|my|please)\s+\1\b",
+    re.I,
+)
 
 
 def _sound(text: str, fp: str) -> bool:
@@ -711,8 +843,3 @@ def _grown_category(parsed: Parsed) -> str:
     if parsed.kind == "math":
         return "legitimate_educational"
     return _CATEGORY.get(parsed.domain, "generic_variation")
-
-
-def families(kind: str) -> Iterator[str]:
-    """Yield the families of frames that exist for `kind`."""
-    yield from book().frames[kind]

@@ -1,8 +1,8 @@
 """Swaps one mention in a prompt (a language, a bank, a file type, a number) for a compatible other.
 
-Takes a text and the lexicons and gives texts that differ in one mention, every occurrence of it changed alike. A mention
-counts only where its surroundings say what it is ("a Go function", never "go"), and a replacement only where it goes
-together with everything else that is mentioned: hooks keep their React, ownership its Rust.
+Takes a text and the lexicons and gives texts that differ in one mention, every occurrence of it changed alike. A
+mention counts only where its surroundings say what it is ("a Go function", never "go"), and a replacement only where it
+goes together with everything else that is mentioned: hooks keep their React, ownership its Rust.
 """
 
 import re
@@ -39,45 +39,123 @@ class _Rule:
     lower: bool = True
 
 
-_LANGUAGE_NOUN = r"(?= (?:function|program|script|code|class|snippet|method|application|app|implementation|command-line|console|web)\b)"
+_LANGUAGE_NOUN = (
+    r"(?= (?:function|program|script|code|snippet|application|app|implementation|command-line|console|web)\b)"
+)
 _LANGUAGE_BOUND = (
-    r"\b(?:api|library|module|package|pdo|fetch|lambda|dom|html|css|jquery|built-in|stream|struct|pointer|node|servlet|swing"
-    r"|following|given|above|below|this|these|debug|fix|refactor|translate|convert|rewrite|equivalent|spring|qt|arraylist|hashmap"
-    r"|stringbuilder|tkinter|numpy|list comprehension|dictionary|dictionaries|tuple|vector|std|iostream|goroutines?|hooks?|ownership"
+    r"\b(?:api|library|module|package|pdo|fetch|lambda|dom|html|css|jquery|built-in|stream"
+    r"|struct|pointer|node|servlet|swing"
+    r"|following|given|above|below|this|these|debug|fix|refactor|translate|convert|rewrite"
+    r"|equivalent|spring|qt|arraylist|hashmap"
+    r"|stringbuilder|tkinter|numpy|list comprehension|dictionary|dictionaries|tuple|vector"
+    r"|std|iostream|goroutines?|hooks?|ownership"
     r"|prototype|promises?|async|generics?|decorators?|extends|abstract|static|public|main)\b"
 )
 _RULES = (
-    _Rule("language", r"(?<=\b[aA] )|(?<=\b[aA]n )|(?<=\bsimple )|(?<=\bsome )", _LANGUAGE_NOUN, _LANGUAGE_BOUND, lower=False),
-    _Rule("language", r"(?<=\b[iI]n )|(?<=\busing )", r"(?=[.,?]|$| (?:to|that|which)\b)", _LANGUAGE_BOUND, lower=False),
-    _Rule("script_language", r"(?<![\w-])", r"(?= script\b)", r"\b(?:following|given|this|these|translate|convert|fix|debug|explain|rewrite|bash shell|command)\b"),  # fmt: skip
-    _Rule("framework", r"(?<=\b[iI]n )|(?<=\busing )|(?<=\bwith )|(?<=\b[aA] )|(?<=\b[aA]n )", r"(?=[.,?]|$| (?:app|application|component|project|to)\b)", lower=False),
-    _Rule("relational_database", r"(?<=\b[aA] )|(?<=\b[aA]n )|(?<=\bthe )|(?<=\bin )|(?<=\bfrom )", r"(?= (?:database|table|server|instance)\b)", r"\b(?:pdo|mysqldump|mysqli|jdbc|dump|import|pl/sql|sql)\b", lower=False),
-    _Rule("os", r"(?<=\bon )|(?<=\bin )|(?<=\bunder )|(?<=\bfor )|(?<=\ba )|(?<=\bmy )", r"\b(?!/)", r"\b(?:apt|yum|brew|homebrew|registry|finder)\b"),
-    _Rule("human_language", r"(?<=\bin )|(?<=\bto )|(?<=\binto )|(?<=\busing )|(?<=\bspeak )|(?<=\buse )|(?<=\bbe )", r"(?=[.,?]|$| (?:with|from|now|please|instead|for|language|phrase|word)\b)"),
+    _Rule(
+        "language",
+        r"(?<=\b[aA] )|(?<=\b[aA]n )|(?<=\bsimple )|(?<=\bsome )",
+        _LANGUAGE_NOUN,
+        _LANGUAGE_BOUND,
+        lower=False,
+    ),
+    _Rule(
+        "object_language",
+        r"(?<=\b[aA] )|(?<=\b[aA]n )|(?<=\bsimple )|(?<=\bsome )",
+        r"(?= (?:method|class)\b)",
+        _LANGUAGE_BOUND,
+        lower=False,
+    ),
+    _Rule(
+        "language", r"(?<=\b[iI]n )|(?<=\busing )", r"(?=[.,?]|$| (?:to|that|which)\b)", _LANGUAGE_BOUND, lower=False
+    ),
+    _Rule(
+        "script_language",
+        r"(?<![\w-])",
+        r"(?= script\b)",
+        r"\b(?:following|given|this|these|translate|convert|fix|debug|explain|rewrite"
+        r"|bash shell|command)\b",
+    ),
+    _Rule(
+        "framework",
+        r"(?<=\b[iI]n )|(?<=\busing )|(?<=\bwith )|(?<=\b[aA] )|(?<=\b[aA]n )",
+        r"(?=[.,?]|$| (?:app|application|component|project|to)\b)",
+        lower=False,
+    ),
+    _Rule(
+        "relational_database",
+        r"(?<=\b[aA] )|(?<=\b[aA]n )|(?<=\bthe )|(?<=\bin )|(?<=\bfrom )",
+        r"(?= (?:database|table|server|instance)\b)",
+        r"\b(?:pdo|mysqldump|mysqli|jdbc|dump|import|pl/sql|sql)\b",
+        lower=False,
+    ),
+    _Rule(
+        "os",
+        r"(?<=\bon )|(?<=\bin )|(?<=\bunder )|(?<=\bfor )|(?<=\ba )|(?<=\bmy )",
+        r"\b(?!/)",
+        r"\b(?:apt|yum|brew|homebrew|registry|finder)\b",
+    ),
+    _Rule(
+        "human_language",
+        r"(?<=\bin )|(?<=\bto )|(?<=\binto )|(?<=\busing )|(?<=\bspeak )|(?<=\buse )"
+        r"|(?<=\bbe )",
+        r"(?=[.,?]|$| (?:with|from|now|please|instead|for|language|phrase|word)\b)",
+    ),
     _Rule("country", r"(?<=\bin )|(?<=\bto )|(?<=\bfrom )|(?<=\bthrough )", r"\b"),
     _Rule("city", r"(?<=\bin )|(?<=\bto )|(?<=\bfrom )|(?<=\bnear )", r"\b", r"\bbetween\b"),
     _Rule("month", r"\b", r"\b", r"\b(?:march|may|august|\d\w\w month)\b"),
     _Rule("weekday", r"\b", r"\b"),
-    _Rule("first_name", r"(?<=\bcall me )|(?<=\bname is )|(?<=\bname's )|(?<=\btext )|(?<=\btell )|(?<=\bto )|(?<=\bas )|(?<=\bsend )|(?<=\bname )|(?<=\badd )|(?<=\bcontact )|(?<=\bbe )", r"(?=[.,?]|$| (?:to|a|that|and|when|from|please|my|i)\b)"),
-    _Rule("bank", r"(?<=\bmy )|(?<=\bthe )|(?<=\bon )|(?<=\bfrom )|(?<=\bat )", r"(?=[.,?]|$| (?:account|card|checking|savings|credit|visa|bank|right|immediately|now|for)\b)"),
-    _Rule("card", r"(?<=\bmy )|(?<=\ba )|(?<=\bnew )|(?<=\bthe )", r"(?=[.,?]|$| (?:card|credit|debit|account|application)\b)", r"\b(?:both|instead)\b"),
-    _Rule("grocery", r"(?<=\bput )|(?<=\badd )|(?<=\bget )|(?<=\bbuy )|(?<=\bneed )|(?<=\bremove )|(?<=\btake )|(?<=\bof )", r"(?= (?:on|to|from|off|and|removed)\b|[.,?]|$)"),
+    _Rule(
+        "first_name",
+        r"(?<=\bcall me )|(?<=\bname is )|(?<=\bname's )|(?<=\btext )|(?<=\btell )|(?<=\bto )"
+        r"|(?<=\bas )|(?<=\bsend )|(?<=\bname )|(?<=\badd )|(?<=\bcontact )|(?<=\bbe )",
+        r"(?=[.,?]|$| (?:to|a|that|and|when|from|please|my|i)\b)",
+    ),
+    _Rule(
+        "bank",
+        r"(?<=\bmy )|(?<=\bthe )|(?<=\bon )|(?<=\bfrom )|(?<=\bat )",
+        r"(?=[.,?]|$| (?:account|card|checking|savings|credit|visa|bank|right|immediately|now"
+        r"|for)\b)",
+    ),
+    _Rule(
+        "card",
+        r"(?<=\bmy )|(?<=\ba )|(?<=\bnew )|(?<=\bthe )",
+        r"(?=[.,?]|$| (?:card|credit|debit|account|application)\b)",
+        r"\b(?:both|instead)\b",
+    ),
+    _Rule(
+        "grocery",
+        r"(?<=\bput )|(?<=\badd )|(?<=\bget )|(?<=\bbuy )|(?<=\bneed )|(?<=\bremove )"
+        r"|(?<=\btake )|(?<=\bof )",
+        r"(?= (?:on|to|from|off|and|removed)\b|[.,?]|$)",
+    ),
     _Rule("chore", r"(?<=\bput )|(?<=\badd )|(?<=\bput )", r"(?= (?:on|to)\b)"),
     _Rule("cuisine", r"\b", r"(?= (?:meal|restaurant|recipe|food|dish|dinner|place)s?\b)"),
     _Rule("audience", r"(?<=\bfor )", r"\b"),
     _Rule("answer_form", r"(?<=\bas )", r"(?=[.,?]|$)", r"\bFAQ\b"),
     _Rule("security_topic", r"\b", r"\b"),
-    _Rule("file_kind", r"(?<=\bthe )|(?<=\ball )|(?<=\ba )|(?<=\bempty )|(?<=\bof )|(?<=\bhidden )", r"(?= files?\b)", r"\b(?:reads?|parses?|check|syntax|convert|play|execute|run|extract|compile|zip|lines?|words?|contents?|search|image|archive|word)\b"),  # fmt: skip
-)  # fmt: skip
+    _Rule(
+        "file_kind",
+        r"(?<=\bthe )|(?<=\ball )|(?<=\ba )|(?<=\bempty )|(?<=\bof )|(?<=\bhidden )",
+        r"(?= files?\b)",
+        r"\b(?:reads?|parses?|check|syntax|convert|play|execute|run|extract|compile|zip|lines?"
+        r"|words?|contents?|search|image|archive|word)\b",
+    ),
+)
+_ECOSYSTEM = frozenset({"language", "object_language", "script_language", "framework"})
 _TECHNICAL = ("concept", "framework", "tool", "error")
 _NUMBER = re.compile(
-    r"(?<![\w.:/,$*+-])(?P<number>[2-9]|[1-9]\d{1,3})(?= ?(?:minutes?|hours?|days?|weeks?|seconds?|MB|mb|GB|gb|KB|kb|bytes|megabytes"
+    r"(?<![\w.:/,$*+-])(?P<number>[2-9]|[1-9]\d{1,3})(?= ?(?:minutes?|hours?|days?|weeks?"
+    r"|seconds?|MB|mb|GB|gb|KB|kb|bytes|megabytes"
     r"|kilobytes|gigabytes|dollars|percent|people|nights)\b)|(?<=\$)(?P<money>[2-9]|[1-9]\d{1,3})(?![\d.,x])"
 )
 _EXTENSION = re.compile(r"(?<=[\w*?\]\"'\s(\\}])\.(?P<ext>[a-z]{1,4}\d?)(?![\w/.@-])")
 _EXTENSION_BOUND = re.compile(
-    r"\b(?:tar|zip|unzip|gzip|gunzip|extract|compress|decompress|uncompress|convert|ffmpeg|play|execute|import|compile|mysql|sql"
-    r"|images?|videos?|audio|music|songs?|pictures?|photos?|text|java|python|perl|php|ruby|html|xml|csv|json|shell|javascript|archives?|https?|ssh|run|c\+\+|source|log|logs|pdf|script|code|class|function|program|contain\w*|grep|strings?"
+    r"\b(?:tar|zip|unzip|gzip|gunzip|extract|compress|decompress|uncompress|convert|ffmpeg"
+    r"|play|execute|import|compile|mysql|sql"
+    r"|images?|videos?|audio|music|songs?|pictures?|photos?|text|java|python|perl|php|ruby"
+    r"|html|xml|csv|json|shell|javascript|archives?|https?|ssh|run|c\+\+|source|log|logs"
+    r"|pdf|script|code|class|function|program|contain\w*|grep|strings?"
     r"|lines?|words?|characters?|strict)\b",
     re.I,
 )
@@ -106,7 +184,7 @@ def swap_once(text: str, *, rng: np.random.Generator, lexicons: Lexicons) -> tup
     """Return `text` with one randomly chosen mention swapped, and a note "lexicon:old>new"; None with none to swap."""
     makers = _options(text, lexicons)
     for i in rng.permutation(len(makers)):
-        found = makers[i](rng)
+        found = makers[int(i)](rng)
         if found is not None:
             return found
     return None
@@ -148,7 +226,7 @@ def _sites(text: str, lexicons: Lexicons) -> Iterator[Site]:
         # two different mentions of one kind stand in some relation ("from June to July"): leave both
         if len(found) != 1:
             continue
-        (word, spans), = found.items()
+        ((word, spans),) = found.items()
         # what is also written in code or a quotation belongs together with it
         everywhere = [m.span() for m in re.finditer(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, re.I)]
         entry = lexicons.entry(rule.lexicon, word)
@@ -192,7 +270,7 @@ def _site_maker(text: str, site: Site, lexicons: Lexicons) -> _Maker:
 
 
 def _replacements(text: str, site: Site, lexicons: Lexicons) -> list[Entry]:
-    """Return the entries that may stand at `site`: another one, of the same number, compatible with the other mentions."""
+    """Return the entries that may stand at `site`: others, of its number, compatible with the other mentions."""
     others = [e for e in _mentioned(text, lexicons) if e != site.entry]
     if site.lexicon == "framework":
         others += _languages(text, lexicons)
@@ -200,10 +278,9 @@ def _replacements(text: str, site: Site, lexicons: Lexicons) -> list[Entry]:
     for entry in lexicons.entries(site.lexicon):
         if entry == site.entry or entry.text.lower() in text.lower() or entry.plural != site.entry.plural:
             continue
-        if site.lexicon in {"file_type", "framework", "os"} and not lexicons.compatible(entry, site.entry):
-            if site.lexicon != "framework" or any(e.tags for e in others):
-                continue
-        if site.lexicon in {"language", "script_language", "framework"} and not all(lexicons.compatible(entry, o) for o in others):
+        if site.lexicon == "os" and not lexicons.compatible(entry, site.entry):
+            continue
+        if site.lexicon in _ECOSYSTEM and not all(lexicons.compatible(entry, other) for other in others):
             continue
         if entry.text.endswith("card") and text[site.spans[0][1] :].startswith(" card"):
             continue
@@ -212,7 +289,11 @@ def _replacements(text: str, site: Site, lexicons: Lexicons) -> list[Entry]:
 
 
 def _languages(text: str, lexicons: Lexicons) -> list[Entry]:
-    return [e for e in lexicons.entries("language") if len(e.text) > 2 and re.search(rf"(?<![\w-]){re.escape(e.text)}(?![\w-])", text)]
+    return [
+        e
+        for e in lexicons.entries("language")
+        if len(e.text) > 2 and re.search(rf"(?<![\w-]){re.escape(e.text)}(?![\w-])", text)
+    ]
 
 
 @lru_cache(maxsize=4096)

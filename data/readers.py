@@ -87,7 +87,12 @@ class FalsePositives:
 
 
 def read_corpus(
-    path: str | Path, *, label: str | None = None, source: str | None = None, max_rejected: float = 0.01
+    path: str | Path,
+    *,
+    label: str | None = None,
+    source: str | None = None,
+    max_rejected: float = 0.01,
+    columns: Mapping[str, str] | None = None,
 ) -> Corpus:
     """Read a file of prompts: JSONL, CSV or Parquet, or one of the three foreign shapes; gzip and Zstandard too.
 
@@ -96,6 +101,7 @@ def read_corpus(
         label: for rows that have none; without it a file without labels is an error.
         source: for rows that name none.
         max_rejected: the share of rows that may be unusable.
+        columns: the file's column -> ours, where its own have other names; they win over columns of our names.
 
     Raises:
         BadInput: the file cannot be read, has no usable row, lacks a column, or has too many unusable rows.
@@ -107,9 +113,9 @@ def read_corpus(
         if kind == "harness":
             corpus = _read_harness(file, data, source)
         elif kind == "parquet":
-            corpus = _read_parquet(file, data, label, source)
+            corpus = _read_parquet(file, data, label, source, columns or {})
         else:
-            corpus = _read_rows(file, data, kind, label, source)
+            corpus = _read_rows(file, data, kind, label, source, columns or {})
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
     _judge(corpus, max_rejected)
@@ -245,12 +251,15 @@ def bare_suffix(path: Path) -> str:
 # --- one reader for each kind ----------------------------------------------------------------------------------------
 
 
-def _read_rows(path: Path, data: bytes, kind: str, label: str | None, source: str | None) -> Corpus:
+def _read_rows(
+    path: Path, data: bytes, kind: str, label: str | None, source: str | None, columns: Mapping[str, str]
+) -> Corpus:
     parsed = parse_csv(data) if kind == "csv" else parse_json(data)
-    if parsed.names:
-        _check_names(parsed.names, label, is_csv=kind == "csv")
+    names = [columns.get(name, name) for name in parsed.names]
+    if names:
+        _check_names(names, label, is_csv=kind == "csv")
     format_ = sniff(parsed.names, is_csv=kind == "csv")
-    loose = _typed(from_foreign(parsed.loose, format_), parsed.names)
+    loose = _mapped(_typed(from_foreign(parsed.loose, format_), names), columns)
     result = conform(loose, source=source or default_source(format_), label=label)
     places = parsed.places(result.problems["row"].to_list())
     bad = [*parsed.bad, *_rejections(places, result.problems)]
@@ -266,6 +275,17 @@ def _typed(loose: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return loose if "threat_type" in names else with_threat_types(loose)
 
 
+def _mapped(loose: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
+    """Take our columns from the file's own, which the loose form keeps as one JSON object of unknown names."""
+    other = pl.col("extra").struct.field("other")
+    found = {
+        ours: pl.coalesce(other.str.json_path_match(f"$[{json.dumps(theirs)}]"), ours)
+        for theirs, ours in columns.items()
+        if loose.schema.get(ours) == pl.String()
+    }
+    return loose.with_columns(**found)
+
+
 def _check_names(names: list[str], label: str | None, *, is_csv: bool) -> None:
     have = ", ".join(name[:40] for name in names[:12])
     if "text" not in names and "prompt" not in names:
@@ -277,7 +297,7 @@ def _check_names(names: list[str], label: str | None, *, is_csv: bool) -> None:
         raise BadInput(f"no column label, and no label was given for all rows; its columns are: {have}")
 
 
-def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None) -> Corpus:
+def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None, columns: Mapping[str, str]) -> Corpus:
     try:
         rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
         if rows > MAX_ROWS:
@@ -286,9 +306,10 @@ def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadInput(f"damaged or truncated Parquet data ({reason}); write the file again") from error
-    _check_names(frame.columns, label, is_csv=False)
+    names = [columns.get(name, name) for name in frame.columns]
+    _check_names(names, label, is_csv=False)
     format_ = sniff(frame.columns, is_csv=True)
-    loose = _typed(from_foreign(loosen(frame), format_), frame.columns)
+    loose = _mapped(_typed(from_foreign(loosen(frame), format_), names), columns)
     result = conform(loose, source=source, label=label)
     texts = loose["text"]
     places = [Place(row + 1, texts[row] or "") for row in result.problems["row"]]

@@ -35,6 +35,7 @@ REVIEW_COLUMNS: dict[str, pl.DataType] = {
 }
 _TABLE = {"rule": pl.String(), "kept": pl.Int64(), "dropped": pl.Int64(), "why": pl.String()}
 _STEPS = 6  # of progress
+_ALONE = -1.0  # the cosine to its own kind of a row that has none
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class MineResult:
     """What mining found.
 
     Attributes:
-        frame: The hard negatives as contract rows: category "hard_negative", subcategory the threat type of what
-            it was taken for or is near to, `how` the rule and its cosine, `extra.why_hard` a sentence. Source, ids and lineage are kept.
+        frame: The hard negatives as contract rows: category "hard_negative", subcategory the threat type of what it was
+            taken for or is near to, `how` the rule and its cosine, `extra.why_hard` a sentence. Source, ids and lineage
+            are kept.
         review: Rows that may be attacks: contract rows as they came, with reason, score, nearest_id, nearest_text.
         table: One line a rule: rule, kept, dropped, why.
         similarities: For the selected rows, quantiles of the cosine to the nearest attack and to their own kind.
@@ -356,7 +358,7 @@ def _measure(pool: _Pool, attacks: pl.DataFrame, encode: Encode, config: MineCon
     proposed[pool.fps + _neighbours(vectors[pool.fps :], attack_vectors, config.neighbours)[1].ravel()] = True
     fp, fp_row = _proposing_fp(vectors, pool.fps, config.fp_neighbours)
     asked = np.flatnonzero((attack >= config.min_similarity) | (fp >= config.fp_similarity) | pool.is_fp)
-    own = np.full(rows, -1.0)
+    own = np.full(rows, _ALONE)
     own[asked] = _own_kind(benign_index, vectors, asked, config.own_neighbours)
     attack_own = _own_kind(attack_index, attack_vectors, np.arange(attacks.height), config.own_neighbours)
     return _Near(attack, attack_row, own, attack_own[attack_row], fp, fp_row, proposed, pool.is_fp, vectors)
@@ -390,7 +392,7 @@ def _own_kind(index: Any, vectors: NDArray[np.float32], asked: Ints, k: int) -> 
     other[other.all(axis=1), -1] = False
     count = other.sum(axis=1)
     total = np.where(other, scores, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), -1.0).astype(np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), _ALONE).astype(np.float64)
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules
@@ -480,7 +482,10 @@ def _guard(near: _Near, entered: Mask, config: MineConfig, table: _Table) -> _Su
         ),
         (
             "among_the_attacks",
-            (near.attack >= near.own + config.foreign_margin) & (near.attack >= config.min_similarity) & ~near.is_fp,
+            (near.attack >= near.own + config.foreign_margin)
+            & (near.own > _ALONE)
+            & (near.attack >= config.min_similarity)
+            & ~near.is_fp,
             f"nearer to an attack than to its own kind by {config.foreign_margin:g} (foreign_margin): to review",
         ),
     )
@@ -551,7 +556,8 @@ def _describe(pool: pl.DataFrame, near: _Near, by: Ints, chosen: Ints, attacks: 
     was = pl.concat_str(pl.col("category"), pl.col("subcategory"), separator="/", ignore_nulls=True)
     why = pl.concat_str(
         pl.when(by_fp).then(pl.format("false positive {} at cosine {}; ", "_fp_id", "_fp")).otherwise(pl.lit("")),
-        pl.format("nearest attack {} ({}) at cosine {}; its own kind at {}", "_attack", "_threat", "_cos", "_own"),
+        pl.format("nearest attack {} ({}) at cosine {}", "_attack", "_threat", "_cos"),
+        pl.when(pl.col("_own") > _ALONE).then(pl.format("; its own kind at {}", "_own")).otherwise(pl.lit("")),
         pl.when(was != "").then(pl.format("; was {}", was)).otherwise(pl.lit("")),
     )
     # What a detector took it, or the false positive next to it, for says more than an attack that may be far.

@@ -76,6 +76,9 @@ def _parse(line: str, number: int, path: Path) -> dict[str, Any]:
     for name in _NEEDED:
         if not isinstance(row.get(name), str):
             raise BadInput(f"review queue {path}, line {number}: {name} is missing or not text")
+    for name in ("nearest_id", "nearest_text"):
+        if not isinstance(row.get(name), str | None):
+            raise BadInput(f"review queue {path}, line {number}: {name} is not text")
     score = row.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float | None):
         raise BadInput(f"review queue {path}, line {number}: score is not a number")

@@ -300,16 +300,21 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def sound_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints by step; torn ones, which a kill in the middle of writing leaves, are removed."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        if not re.fullmatch(r"checkpoint-\d+", path.name):
-            continue
-        if is_complete(path):
-            found.append(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    """The checkpoints of the first, second, ... epoch, up to the first that is missing or torn.
+
+    A kill in the middle of writing leaves a torn one. It is removed with all that follow it: the best epoch's weights
+    may be any epoch's, so a run goes on only from where it has them all.
+    """
+    paths = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    paths.sort(key=lambda path: int(path.name.partition("-")[2]))
+    sound: list[Path] = []
+    for path in paths:
+        if not is_complete(path) or len(checkpoint_history(path)) != len(sound) + 1:
+            break
+        sound.append(path)
+    for path in paths[len(sound) :]:
+        shutil.rmtree(path, ignore_errors=True)
+    return sound
 
 
 def checkpoint_history(checkpoint: Path) -> list[dict[str, Any]]:

@@ -29,16 +29,11 @@ _WORD: Final = re.compile(r"\w+")
 _LEET: Final = str.maketrans("aeiostAEIOST", "431057431057")
 # Cyrillic and Greek letters that look like the Latin ones.
 _LOOKALIKE: Final = str.maketrans("aceiopsxyABEKMHOPCTX", "асеіорѕхуАВЕКМНОРСТХ")
-_MORSE: Final = dict(
-    zip(
-        "abcdefghijklmnopqrstuvwxyz0123456789",
-        (
-            ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
-            "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----."
-        ).split(),
-        strict=True,
-    )
+_MORSE_CODES: Final = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
+    "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----."
 )
+_MORSE: Final = dict(zip("abcdefghijklmnopqrstuvwxyz0123456789", _MORSE_CODES.split(), strict=True))
 
 
 def _caesar(text: str, shift: int = 3) -> str:
@@ -91,7 +86,9 @@ def _tags(text: str) -> str:
 
 
 def _fullwidth(text: str) -> str:
-    return "".join("\u3000" if char == " " else chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in text)
+    return "".join(
+        "\u3000" if char == " " else chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in text
+    )
 
 
 CIPHERS: Final[Mapping[str, Callable[[str], str]]] = {
@@ -134,7 +131,7 @@ def disguise(text: str, cipher: str) -> str:
 
 
 def load_directory(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the prompts of every YAML file below `directory`, in order of file name, disguised where a cipher is named."""
+    """Yield the prompts of every YAML file in `directory`, by file name, disguised where a cipher is named."""
     for path in sorted(directory.glob("*.yaml")):
         for prompt in load_groups(path):
             cipher = prompt.pop("cipher", None)
@@ -170,7 +167,5 @@ def near_miss_twins() -> pl.DataFrame:
 
     `extra.why_hard` says in a sentence why a detector takes each for an attack.
     """
-    rows = to_rows(
-        load_directory(TWINS_DIR), label="BENIGN", source="curated", category="hard_negative", how="twin"
-    )
+    rows = to_rows(load_directory(TWINS_DIR), label="BENIGN", source="curated", category="hard_negative", how="twin")
     return make_corpus(rows)

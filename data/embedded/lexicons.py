@@ -17,6 +17,7 @@ import yaml
 from crywolf.data.errors import BadInput
 
 _FOLDER = Path(__file__).parent / "lexicons"
+FRAMES = Path(__file__).parent / "frames"
 _SYNONYMS = "synonyms.yaml"
 _ENTRY_KEYS = {"text", "tags", "aliases", "plural"}
 _PARTS = ("noun", "verb", "adjective", "adverb")
@@ -76,8 +77,13 @@ class Lexicons:
 
     @staticmethod
     def compatible(a: Entry, b: Entry) -> bool:
-        """Say whether two entries go together: they share a tag, or one of them has none."""
-        return not a.tags or not b.tags or not a.tags.isdisjoint(b.tags)
+        """Say whether two entries go together: they share a tag of every kind of tag that both have.
+
+        The kind of a tag is what stands before its colon ("os:unix"); tags without one are of the kind of ecosystems.
+        An entry without tags goes with everything.
+        """
+        shared = {_kind(tag) for tag in a.tags & b.tags}
+        return all(kind in shared for kind in {_kind(tag) for tag in a.tags} & {_kind(tag) for tag in b.tags})
 
     def choose_entries(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Entry]:
         """Return one entry for each lexicon of `names`, every two of them compatible.
@@ -114,10 +120,20 @@ class Lexicons:
         return [list(group.words) for group in self.groups]
 
 
+def _kind(tag: str) -> str:
+    return tag.rpartition(":")[0]
+
+
 @lru_cache(maxsize=1)
 def lexicons() -> Lexicons:
     """Return the embedded lexicons, read and checked once."""
     return load_lexicons(_FOLDER)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the document of a YAML file, read by libyaml where it is there: it is ten times faster."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
 
 
 def load_lexicons(folder: Path) -> Lexicons:
@@ -129,9 +145,7 @@ def load_lexicons(folder: Path) -> Lexicons:
     tables: dict[str, tuple[Entry, ...]] = {}
     groups: tuple[SynonymGroup, ...] = ()
     for path in sorted(folder.glob("*.yaml")):
-        # libyaml's loader, where it is there, reads ten times faster
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
+        document = read_yaml(path)
         if not isinstance(document, dict):
             raise BadInput(f"{path}: expected a mapping of lexicons, got {type(document).__name__}")
         if path.name == _SYNONYMS:

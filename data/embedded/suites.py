@@ -23,7 +23,7 @@ def _suite_rows() -> pl.DataFrame:
 
 @lru_cache(maxsize=1)
 def programming_suite() -> pl.DataFrame:
-    """Benign programming prompts, the area as subcategory; enough rows to show a rate below 0.5% when none is flagged."""
+    """Benign programming prompts, the area as subcategory; enough rows to show a rate below 0.5% if none is flagged."""
     return _suite_rows().filter(pl.col("category") == "programming")
 
 

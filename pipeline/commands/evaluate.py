@@ -139,7 +139,7 @@ def _suites(
     from crywolf.data import BadInput, read_corpus
     from crywolf.train import held_out_suites, standard_suites
 
-    built = []
+    built: list[Any] = []
     for spec in specs:
         name, _, file = spec.rpartition("=")
         path = Path(file)

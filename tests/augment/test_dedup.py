@@ -35,8 +35,10 @@ def frame(texts: list[str], prefix: str = "r") -> pl.DataFrame:
 
 def brute_pairs(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
     found = {}
+    sets = [shingles(text) for text in texts]
     for a, b in itertools.combinations(range(len(texts)), 2):
-        near = jaccard(texts[a], texts[b])
+        shared = len(sets[a] & sets[b])
+        near = shared / (len(sets[a]) + len(sets[b]) - shared)
         if near >= threshold:
             found[(a, b)] = near
     return found
@@ -152,7 +154,7 @@ def test_clusters_are_the_connected_components_of_the_pairs(texts: list[str]) ->
 
 
 def test_long_texts_around_the_threshold_lose_no_pair() -> None:
-    texts = siblings(np.random.default_rng(3), families=25, each=12)
+    texts = siblings(np.random.default_rng(3), families=18, each=12)
     expected = brute_pairs(texts, 0.8)
     assert sum(0.8 <= near < 0.85 for near in expected.values()) > 50  # the test is about the border
     for seed in (1, 2, 3):
@@ -207,7 +209,7 @@ def test_signatures_estimate_jaccard_as_datasketch_says() -> None:
 
 def test_a_giant_group_of_near_identical_texts_is_cheap_and_leaves_one() -> None:
     base = "please look up the status of my order and tell me when the parcel with the blue jacket arrives, number "
-    texts = [f"{base}{number}" for number in range(3000)]
+    texts = [f"{base}{number}" for number in range(700)]
     result = deduplicate(frame(texts))
     assert result.kept["text"].to_list() == texts[:1]
     assert set(result.dropped["match_id"]) == {"r0"}

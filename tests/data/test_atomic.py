@@ -21,7 +21,7 @@ def test_the_file_appears_whole_and_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_nothing_is_left_when_the_work_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), atomic_path(tmp_path / "out") as temporary:
+    with pytest.raises(error), atomic_path(tmp_path / "out") as temporary:  # noqa: PT012 - the block is what fails
         temporary.write_text("half")
         raise error
     assert names(tmp_path) == []
@@ -29,7 +29,7 @@ def test_nothing_is_left_when_the_work_fails(tmp_path: Path, error: type[BaseExc
 
 def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "out", force=True) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "out", force=True) as temporary:  # noqa: PT012 - the block is what fails
         temporary.write_text("half")
         raise RuntimeError
     assert (tmp_path / "out").read_text() == "old"
@@ -38,7 +38,7 @@ def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old")
-    with pytest.raises(BadInput, match="exists already.*--force"), atomic_path(tmp_path / "out") as temporary:
+    with pytest.raises(BadInput, match=r"exists already.*--force"), atomic_path(tmp_path / "out") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "out").read_text() == "old"
     with atomic_path(tmp_path / "out", force=True) as temporary:
@@ -47,7 +47,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="appeared"), atomic_path(tmp_path / "out") as temporary:
+    with pytest.raises(BadInput, match="appeared"), atomic_path(tmp_path / "out") as temporary:  # noqa: PT012 - the block is what fails
         temporary.write_text("mine")
         (tmp_path / "out").write_text("theirs")
     assert (tmp_path / "out").read_text() == "theirs"

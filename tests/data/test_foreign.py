@@ -74,7 +74,10 @@ def test_a_harness_result_is_written_back_as_it_was(
 
 
 def test_a_harness_result_of_other_rows_counts_them(tmp_path: Path) -> None:
-    rows = [{"text": "a" * 200, "label": 0, "category": "education", "threat_type": "unknown"}, {"text": "b", "label": 0}]
+    rows = [
+        {"text": "a" * 200, "label": 0, "category": "education", "threat_type": "unknown"},
+        {"text": "b", "label": 0},
+    ]
     summary = {"total": 100, "categories": {"education": {"total": 40, "fp": 7}, "creative": {"total": 60, "fp": 1}}}
     path = write_corpus(make_corpus(rows), tmp_path / "r.json", summary=summary)
     said = json.loads(path.read_text())
@@ -126,7 +129,14 @@ def _without_origin(row: dict[str, object]) -> dict[str, object]:
 
 
 def test_grown_rows_written_as_augmented_say_all_they_know(tmp_path: Path) -> None:
-    row = {"text": "a", "label": 0, "category": "hard_negative", "origin_id": text_id("x"), "how": "swap:1", "weight": 2}
+    row = {
+        "text": "a",
+        "label": 0,
+        "category": "hard_negative",
+        "origin_id": text_id("x"),
+        "how": "swap:1",
+        "weight": 2,
+    }
     path = write_corpus(make_corpus([row], source="augmented"), tmp_path / "a.jsonl.gz", format="augmented")
     said = json.loads(gzip.decompress(path.read_bytes()))
     assert tuple(said)[: len(AUGMENTED_COLUMNS)] == AUGMENTED_COLUMNS
@@ -182,7 +192,10 @@ def test_the_category_of_a_malicious_master_row_is_its_threat_type(tmp_path: Pat
 
 
 def test_fresh_rows_written_as_master_have_its_columns(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": 1, "threat_type": "semantic_jailbreak"}, {"text": "b", "label": 0, "category": "creative"}]
+    rows = [
+        {"text": "a", "label": 1, "threat_type": "semantic_jailbreak"},
+        {"text": "b", "label": 0, "category": "creative"},
+    ]
     path = write_corpus(make_corpus(rows, source="s"), tmp_path / "m.csv", format="master")
     assert path.read_bytes().decode().split("\r\n") == [
         ",".join(MASTER_COLUMNS),

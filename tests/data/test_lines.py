@@ -2,6 +2,7 @@ import csv
 import io
 import json
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -31,9 +32,7 @@ ROW = st.dictionaries(
 def test_json_at_once_and_row_by_row_agree(rows: list[dict[str, object]], ascii_only: bool) -> None:
     data = b"".join(json.dumps(row, ensure_ascii=ascii_only).encode("utf-8", "replace") + b"\n" for row in rows)
     parsed = parse_json(data)
-    expected = LooseRows.collect(json.loads(line) for line in data.decode().splitlines(keepends=False) if line) if (
-        len(data.decode().splitlines()) == len(rows)
-    ) else LooseRows.collect(json.loads(line) for line in data.split(b"\n") if line)
+    expected = LooseRows.collect(json.loads(line) for line in data.split(b"\n") if line)
     assert parsed.loose.drop("extra").equals(expected.frame.drop("extra"))
     assert [_plain(extra) for extra in parsed.loose["extra"]] == [_plain(extra) for extra in expected.frame["extra"]]
     assert [span.line for span in parsed.spans()] == [place + 1 for place in expected.places]
@@ -52,13 +51,14 @@ def _plain(extra: dict[str, object] | None) -> dict[str, object]:
 
 @given(st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]))
 def test_csv_says_what_pythons_csv_says(rows: list[list[str]], end: str) -> None:
-    rows = [[cell.replace("\0", "") for cell in row] for row in rows]
+    # Python's writer leaves a carriage return bare if it is no part of its line end; no reader can tell it from one.
+    drop = "\0" if end == "\r\n" else "\0\r"
+    rows = [[cell.translate(dict.fromkeys(map(ord, drop))) for cell in row] for row in rows]
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator=end).writerows([["text", "category", "how"], *rows])
     parsed = parse_csv(out.getvalue().encode())
     assert not parsed.bad
     found = [[cell or "" for cell in row] for row in parsed.loose.select("text", "category", "how").rows()]
-    # Python's writer does not quote an empty field, so that a file may end with what look like blank lines.
     assert found == rows
 
 
@@ -78,14 +78,10 @@ def test_a_broken_csv_record_costs_only_itself(rows: list[tuple[str, str]], plac
     assert starts == sorted(set(starts))
 
 
-def test_lines_are_numbered_across_blocks(monkeypatch: object) -> None:
-    old = lines._BLOCK
-    lines._BLOCK = 50
-    try:
-        data = b"".join(b'{"text":"%d","label":0}\n' % i if i % 7 else b"junk\n" for i in range(100))
-        parsed = parse_json(data)
-    finally:
-        lines._BLOCK = old
+def test_lines_are_numbered_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_BLOCK", 50)
+    data = b"".join(b'{"text":"%d","label":0}\n' % i if i % 7 else b"junk\n" for i in range(100))
+    parsed = parse_json(data)
     assert [rejection.place.line for rejection in parsed.bad] == [i + 1 for i in range(0, 100, 7)]
     assert parsed.loose["text"].to_list() == [str(i) for i in range(100) if i % 7]
-    assert [place.raw for place in parsed.places([0, 85])] == ['{"text":"1","label":0}', '{"text":"99","label":0}'] or True
+    assert [place.raw for place in parsed.places([0, 84])] == ['{"text":"1","label":0}', '{"text":"99","label":0}']

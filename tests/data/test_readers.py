@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import json
 import os
@@ -9,7 +10,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crywolf.data import BadInput, CrywolfError, make_corpus, read_corpus, read_fps, raw, text_id, write_corpus
+from crywolf.data import BadInput, CrywolfError, make_corpus, raw, read_corpus, read_fps, text_id, write_corpus
 from crywolf.data.foreign import CUT
 
 ONE = b'{"text": "hello there", "label": "BENIGN"}\n'
@@ -41,7 +42,7 @@ def test_jsonl_is_read_in_order(tmp_path: Path) -> None:
 def test_json_lines_are_known_by_name_or_content(tmp_path: Path, name: str) -> None:
     content = ONE * 2
     if name == "a.json":
-        with pytest.raises(BadInput, match="for rows use .jsonl|not JSON"):
+        with pytest.raises(BadInput, match=r"for rows use|not JSON"):
             read_corpus(put(tmp_path, name, content))
     else:
         assert read_corpus(put(tmp_path, name, content)).frame.height == 2
@@ -150,8 +151,16 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("a.jsonl", b'{"text":"  ","label":0}\n', "line 1, column text: the text is empty"),
     ("a.jsonl", b'"just a string"\n', "line 1: a JSON object is expected"),
     ("a.jsonl", ONE + b'["hello", 0]\n', "line 2: a JSON object is expected"),
-    ("a.jsonl", b'{"text":"' + b"a" * 2_097_133 + b'","label":0}\n', "line 1: a line of 2,097,154 bytes, the limit is 1,048,576"),
-    ("a.csv", b"text,label\n" + b"a" * 2_097_150 + b",0\n", "line 2: a line of 2,097,152 bytes, the limit is 1,048,576"),
+    (
+        "a.jsonl",
+        b'{"text":"' + b"a" * 2_097_133 + b'","label":0}\n',
+        "line 1: a line of 2,097,154 bytes, the limit is 1,048,576",
+    ),
+    (
+        "a.csv",
+        b"text,label\n" + b"a" * 2_097_150 + b",0\n",
+        "line 2: a line of 2,097,152 bytes, the limit is 1,048,576",
+    ),
     ("a.csv", b'text,label\n"' + b"a\n" * 1_048_570 + b'",0\n', "line 2: a line of 2,097,144 bytes, the limit"),
     ("a.json", b'{"results": []}', "an object with fp_details"),
     ("a.json", HARNESS_LIST, "an object with fp_details"),
@@ -300,9 +309,11 @@ def test_any_bytes_give_rows_or_bad_input(tmp_path: Path, content: bytes, name: 
         try:
             result = read()
         except CrywolfError as error:
-            assert str(path) in str(error)
+            message = str(error)
         else:
+            message = str(path)
             assert result.frame["text"].null_count() == 0
+        assert str(path) in message
 
 
 @NO_SHRINK_FUSS
@@ -312,10 +323,8 @@ def test_a_damaged_parquet_file_gives_rows_or_bad_input(tmp_path: Path, cut: int
     content = bytearray(path.read_bytes())
     content[-1 - at % len(content)] = byte
     path.write_bytes(bytes(content[: len(content) - cut // 4]))
-    try:
+    with contextlib.suppress(CrywolfError):
         read_corpus(path)
-    except CrywolfError:
-        pass
 
 
 # --- false positives -------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from crywolf.data import (
 )
 from crywolf.data.schema import MAX_TEXT_BYTES
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(lambda t: t.strip())
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    lambda t: t.strip()
+)
 
 
 def test_an_id_is_16_hex_digits_of_blake2b_over_nfc() -> None:

@@ -23,8 +23,12 @@ NATIVE = ["a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz", "a.jsonl.zst", "a.csv.g
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 CHARS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-ANY = st.one_of(st.text(CHARS, max_size=20), st.sampled_from(["", '"', "\r\n", "null", "NaN", ",", "\\ud800", "\ufeff", "'"]))
-TEXT = st.one_of(st.text(CHARS, min_size=1, max_size=60), st.sampled_from(['say "hi", twice\n', "\ufeffx", "\\u0000", "{}"]))
+ANY = st.one_of(
+    st.text(CHARS, max_size=20), st.sampled_from(["", '"', "\r\n", "null", "NaN", ",", "\\ud800", "\ufeff", "'"])
+)
+TEXT = st.one_of(
+    st.text(CHARS, min_size=1, max_size=60), st.sampled_from(['say "hi", twice\n', "\ufeffx", "\\u0000", "{}"])
+)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 MAYBE = st.one_of(st.none(), ANY)
 THREAT = st.fixed_dictionaries({"rule_id": MAYBE, "severity": MAYBE, "confidence": st.none() | NUMBER, "layer": MAYBE})
@@ -40,7 +44,7 @@ ROWS = st.lists(
             "origin_id": st.one_of(st.none(), st.just(text_id("x"))),
             "how": MAYBE,
             "external_id": MAYBE,
-            "weight": st.floats(0, 1e30, width=32),
+            "weight": st.floats(0, 2.0**100, width=32),
             "extra": st.one_of(
                 st.none(),
                 st.fixed_dictionaries(

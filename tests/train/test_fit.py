@@ -246,6 +246,18 @@ def test_a_torn_checkpoint_is_not_resumed_from(whole: FitResult, bench: Bench, t
     assert _weights(result) == _weights(whole)
 
 
+def test_a_run_that_lost_an_early_checkpoint_trains_that_epoch_again(
+    whole: FitResult, bench: Bench, tmp_path: Path
+) -> None:
+    import shutil
+
+    _interrupt(bench, tmp_path / "run", line="threshold")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-24")
+    result = bench.fit(tmp_path / "run")
+    assert result.resumed_from == 1
+    assert _weights(result) == _weights(whole)
+
+
 def test_a_finished_run_returns_at_once(bench: Bench, tmp_path: Path) -> None:
     first = bench.fit(tmp_path / "run")
     steps: list[int] = []
