@@ -36,7 +36,11 @@ _CANDIDATES = {
     "subcategory": pl.String(),
 }
 _LAST = 1_000_000
-_PROGRAMMING = ("programming", "technical_docs")
+_GROWN = {
+    "programming": "legitimate_programming",
+    "technical_docs": "legitimate_programming",
+    "education": "legitimate_educational",
+}
 
 Row = tuple[str, str, str, int, int, str | None, str | None]
 
@@ -125,7 +129,7 @@ class Proposer:
         swapped = self._swaps(text, main, rng)
         count = int(np.ceil(quotas.template * TEMPLATE_SURPLUS))
         filled = self.picker.samples(text, n=count, rng=rng, category=category, cosines=near, floor=self.template_floor)
-        home = self._home(text, category)
+        home = self._home(text, category, near)
         lent += [(id_, _settle(grown, home)) for grown in borrowed]
         groups = ([_settle(grown, home) for grown in main], [_settle(grown, home) for grown in swapped], filled)
         return [_row(id_, grown, kind, rank) for kind, group in enumerate(groups) for rank, grown in enumerate(group)]
@@ -143,18 +147,11 @@ class Proposer:
             out += found
         return out
 
-    def _home(self, text: str, category: str | None) -> tuple[str, str | None]:
+    def _home(self, text: str, category: str | None, near: NDArray[np.float32] | None) -> tuple[str, str]:
         """Return the grown category and the subcategory of a prompt's own rewrites."""
-        ranked = [group for group, _ in self.picker.relevance(text, category)]
-        if category in _PROGRAMMING:
-            grown = "legitimate_programming"
-        elif category == "education":
-            grown = "legitimate_educational"
-        elif category is None and ranked:
-            grown = ranked[0].category
-        else:
-            grown = "generic_variation"
-        return grown, next((group.subcategory for group in ranked if group.category == grown), None)
+        grown = _GROWN.get(category, "generic_variation") if category else None
+        group = self.picker.home(text, grown, category=category, cosines=near)
+        return grown or (group.category if group else "generic_variation"), group.subcategory if group else "other"
 
     def _noisy(self, lent: Sequence[tuple[str, Grown]], rng: np.random.Generator) -> list[Row]:
         """Return noisy copies of the lent rewrites, made in one call: operators are dear to build."""
@@ -170,9 +167,9 @@ class Proposer:
         return out
 
 
-def _settle(grown: Grown, home: tuple[str, str | None]) -> Grown:
-    """Give a rewrite the category of its prompt, and the subcategory that its operator didn't know."""
-    return replace(grown, category=home[0], subcategory=home[1] or grown.subcategory)
+def _settle(grown: Grown, home: tuple[str, str]) -> Grown:
+    """File a rewrite under its prompt's category and subcategory; its operator stands in `how`."""
+    return replace(grown, category=home[0], subcategory=home[1])
 
 
 def _row(id_: str, grown: Grown, kind: int, rank: int) -> Row:

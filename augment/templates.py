@@ -31,6 +31,9 @@ _TEMPERATURE = 0.06
 _BONUS = 0.05
 """What a keyword hit is worth in cosine."""
 
+_HOME = 0.3
+"""The least cosine (with its bonus) at which a prompt is filed under a template's group."""
+
 Floats = NDArray[np.float64]
 
 
@@ -133,6 +136,33 @@ class TemplatePicker:
         scores = self._scores(text, category)
         order = np.argsort(-scores, kind="stable")
         return [(self.groups[i], float(scores[i])) for i in order if scores[i] > 0]
+
+    def home(
+        self,
+        text: str,
+        grown_category: str | None,
+        *,
+        category: str | None = None,
+        cosines: NDArray[np.float32] | None = None,
+    ) -> Group | None:
+        """Return the group that a prompt's own rewrites belong to: the nearest by cosine, else by keywords.
+
+        Args:
+            text: the prompt.
+            grown_category: the category that the group must have; any if None.
+            category: the prompt's category.
+            cosines: see `samples`.
+        """
+        scores = self._scores(text, category)
+        right = np.array([grown_category in (None, group.category) for group in self.groups])
+        if cosines is not None and len(cosines):
+            best = np.full(len(self.groups), -np.inf)
+            np.maximum.at(best, self._group_of, cosines.astype(np.float64))
+            best = np.where(right & (scores >= 0), best + _BONUS * (scores > 0), -np.inf)
+            if best.max() >= _HOME:
+                return self.groups[int(best.argmax())]
+        scores = np.where(right, scores, 0.0)
+        return self.groups[int(scores.argmax())] if scores.max() > 0 else None
 
     def _scores(self, text: str, category: str | None) -> Floats:
         """Return the score of each group: 0 without a keyword, -1 where prompts of this category don't belong."""

@@ -304,10 +304,10 @@ def _merge_other(unknown: pl.DataFrame, existing: pl.Series | None) -> pl.Series
 
 
 def merge_other(old: str | None, keys: Mapping[str, Any]) -> str | None:
-    """Add keys to the JSON object of `extra.other`; what is there already stays."""
+    """Add keys to the JSON object of `extra.other`, sorted; what is there already stays."""
     if not keys:
         return old
-    return json.dumps({**keys, **parse_other(old)}, ensure_ascii=False, default=str)
+    return json.dumps({**keys, **parse_other(old)}, ensure_ascii=False, default=str, sort_keys=True)
 
 
 def parse_other(other: str | None) -> dict[str, Any]:

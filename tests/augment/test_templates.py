@@ -160,5 +160,19 @@ def test_the_same_generator_gives_the_same_samples() -> None:
     assert first == second
 
 
+def test_a_prompt_is_filed_by_cosine_first_then_by_keywords() -> None:
+    picker = TemplatePicker()
+    text = "list my files"
+    found = picker.home(text, "legitimate_programming", category="technical_docs")
+    assert found
+    assert found.category == "legitimate_programming"
+    cosines = np.zeros(len(picker.templates), dtype=np.float32)
+    cosines[[item.subcategory for item in picker.templates].index("cron")] = 0.9
+    near = picker.home(text, "legitimate_programming", category="technical_docs", cosines=cosines)
+    assert near
+    assert near.subcategory == "cron"
+    assert picker.home("zzz", None) is None
+
+
 def test_stems_join_singular_and_plural() -> None:
     assert stems_of("permissions of a file") & stems_of("Permission denied")
