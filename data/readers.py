@@ -255,7 +255,7 @@ def _read_rows(
     path: Path, data: bytes, kind: str, label: str | None, source: str | None, columns: Mapping[str, str]
 ) -> Corpus:
     parsed = parse_csv(data) if kind == "csv" else parse_json(data)
-    names = [columns.get(name, name) for name in parsed.names]
+    names = _renamed(parsed.names, columns)
     if names:
         _check_names(names, label, is_csv=kind == "csv")
     format_ = sniff(parsed.names, is_csv=kind == "csv")
@@ -273,6 +273,13 @@ def _rejections(places: list[Place], problems: pl.DataFrame) -> list[Rejection]:
 
 def _typed(loose: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return loose if "threat_type" in names else with_threat_types(loose)
+
+
+def _renamed(names: list[str], columns: Mapping[str, str]) -> list[str]:
+    missing = [theirs for theirs in columns if theirs not in names]
+    if names and missing:
+        raise BadInput(f"no column {missing[0]}; its columns are: {', '.join(name[:40] for name in names[:12])}")
+    return [columns.get(name, name) for name in names]
 
 
 def _mapped(loose: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -306,7 +313,7 @@ def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadInput(f"damaged or truncated Parquet data ({reason}); write the file again") from error
-    names = [columns.get(name, name) for name in frame.columns]
+    names = _renamed(frame.columns, columns)
     _check_names(names, label, is_csv=False)
     format_ = sniff(frame.columns, is_csv=True)
     loose = _mapped(_typed(from_foreign(loosen(frame), format_), names), columns)

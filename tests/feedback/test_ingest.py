@@ -73,7 +73,7 @@ def test_reported_alone_may_be_enough(tmp_path: Path, store: Store) -> None:
         ([{"text": "a prompt", "user_reported_fp": "maybe", "flagged_as_threat": True}], {}, "maybe"),
         (ROWS, {"since": "last week"}, "last week"),
         (ROWS, {"mapping": {"txet": "text"}}, "txet"),
-        (ROWS, {"mapping": {"text": "message"}}, "no column text"),
+        (ROWS, {"mapping": {"text": "message"}}, "no column message"),
         ([{**ROWS[0], "timestamp": "soon"}], {"since": "2026-10-01"}, "soon"),
         ([{k: v for k, v in ROWS[0].items() if k != "timestamp"}], {"since": "2026-10-01"}, "timestamp"),
     ],

@@ -320,7 +320,9 @@ def test_whatever_the_vectors_the_promises_hold(seed: int, n: int, m: int, f: in
             assert cosines.max() >= config.min_similarity
         elif rule == "fp_neighbour":
             assert float(cosine) >= config.fp_similarity - 1e-3
-            assert float(cosine) == pytest.approx((world.encode(fps) @ world.vectors[row["text"]]).max(), abs=2e-3)
+            # That of the FP that proposed the row; a nearer one may have had nearer neighbours of its own to propose.
+            to_fps = world.encode(fps) @ world.vectors[row["text"]]
+            assert np.abs(to_fps - float(cosine)).min() <= 2e-3
     check_funnel(result, n + f)
 
 
