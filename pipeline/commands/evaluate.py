@@ -199,7 +199,7 @@ def show_gates(console: Console, report: Any) -> None:
     columns, rows = report.table()
     console.table("gates", "Gates", columns, rows)
     for flag in report.red_flags:
-        console.say(f"red flag: {flag.gate.claim} does not hold ({flag.observed}). Remedies:")
+        console.say(f"red flag up: {flag.gate.name}, {flag.observed}. Remedies:")
         for remedy in flag.remedies:
             console.say(f"  - {remedy.text}")
     console.result("verdict", {"passed": report.passed, "summary": report.summary}, f"Verdict: {report.summary}")
