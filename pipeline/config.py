@@ -62,6 +62,7 @@ class TrainSection(_Section):
     malicious_weight: float | None = Field(default=None, gt=0)
     fp_target: float | None = Field(default=None, gt=0, lt=1)
     grown_weight: float = Field(default=1.0, gt=0)
+    hard_weight: float = Field(default=1.5, gt=0)
     grown_budget: int | None = Field(default=None, ge=0)
 
 

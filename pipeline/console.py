@@ -34,10 +34,11 @@ class Console:
         self.document[key] = [dict(zip(columns, row, strict=True)) for row in rows]
         if self.as_json or not rows:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
         for i, column in enumerate(columns):
             numeric = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")

@@ -91,7 +91,7 @@ class Session:
     def recipe(self) -> Recipe:
         """The configured recipe with the configuration's changes."""
         section = self.config.train.model_dump(exclude_none=True)
-        for key in ("recipe", "encoder", "grown_weight", "grown_budget"):
+        for key in ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget"):
             section.pop(key, None)
         return Recipe.from_mapping(section, base=find_recipe(self.config.train.recipe))
 
@@ -326,13 +326,16 @@ def join_training(
     mined: pl.DataFrame | None,
     holdouts: Sequence[Named],
 ) -> Assembly:
-    """Assemble the training table, grown rows with their configured weight."""
+    """Assemble the training table, grown rows and hard negatives with their configured weights."""
     section = session.config.train
-    weight = pl.lit(section.grown_weight, pl.Float32).alias("weight")
+
+    def weighted(frame: pl.DataFrame, weight: float) -> pl.DataFrame:
+        return frame.with_columns(pl.lit(weight, pl.Float32).alias("weight"))
+
     return assemble(
         originals,
-        grown.with_columns(weight),
-        None if mined is None else mined.with_columns(weight),
+        weighted(grown, section.grown_weight),
+        None if mined is None else weighted(mined, section.hard_weight),
         budget=section.grown_budget,
         holdouts=holdouts,
         rng=session.rng("assemble"),

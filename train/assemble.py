@@ -14,6 +14,8 @@ import polars as pl
 from crywolf.data import BadInput, check_corpus, empty_corpus
 
 KEPT = "kept"
+LENT = "in originals, weight raised"
+_IN_ORIGINALS = "already in originals"
 TIERS = ("hard negatives", "programming", "educational", "generic")
 """Who is kept first when the budget is short."""
 
@@ -42,7 +44,12 @@ class Assembly:
     @property
     def dropped(self) -> dict[str, int]:
         """Rows dropped by reason."""
-        return self._sum(pl.col("outcome") != KEPT, "outcome")
+        return self._sum(~pl.col("outcome").is_in([KEPT, LENT]), "outcome")
+
+    @property
+    def lent(self) -> int:
+        """Hard negatives that are originals already and raised their weight."""
+        return int(self.table.filter(pl.col("outcome") == LENT)["rows"].sum())
 
     def _sum(self, condition: pl.Expr, by: str) -> dict[str, int]:
         counts = self.table.filter(condition).group_by(by).agg(pl.col("rows").sum()).sort(by)
@@ -61,8 +68,9 @@ def assemble(
 ) -> Assembly:
     """Join the parts of a training set.
 
-    Rows are dropped in this order: a text that two originals label differently (both), a text that an earlier part
-    has (originals over hard negatives over augmented), a near-duplicate of a held-out row, and what the budget cannot
+    A hard negative that is an original already lends it its weight, where that is the larger. Rows are dropped in this
+    order: a text that two originals label differently (both), a text that an earlier part has (originals over hard
+    negatives over augmented), a near-duplicate of a held-out row, and what the budget cannot
     hold. The budget keeps all hard negatives (mined ones and near-miss twins) even if they alone exceed it, then
     programming rows, then educational ones, and samples the rest. Where a tier has to be sampled, every origin keeps
     its share, so that no false positive loses all of its variations.
@@ -90,7 +98,7 @@ def assemble(
         ]
     ).with_columns(pl.lit(None, dtype=pl.String).alias("why"))
     _refuse_leaks(rows, holdouts)
-    rows = _mark_duplicates(rows)
+    rows = _lend_weight(_mark_duplicates(rows))
     rows = _mark_near_holdouts(rows, holdouts, threshold)
     rows, notes = _mark_over_budget(rows, budget, rng)
     kept = rows.filter(pl.col("why").is_null()).drop("part", "why").sort("id")
@@ -122,9 +130,26 @@ def _mark_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
     against = (labels.filter(original).first() != labels).over("id")
     rows = _mark(rows, ~original & against.fill_null(value=False), "an original labels this text differently")
     in_originals = original.any().over("id")
-    rows = _mark(rows, ~original & in_originals, "already in originals")
+    rows = _mark(rows, ~original & in_originals, _IN_ORIGINALS)
     # Parts are stacked in the order of precedence, so the first row of an id is the one to keep.
     return _mark(rows, ~pl.col("id").is_first_distinct(), "duplicate text")
+
+
+def _lend_weight(rows: pl.DataFrame) -> pl.DataFrame:
+    """Give an original the weight of the hard negative that repeats it: mined from training data, it is there to press.
+
+    Such a hard negative is accounted for as lent rather than dropped for nothing.
+    """
+    lent = rows.filter((pl.col("part") == "hard_negative") & (pl.col("why") == _IN_ORIGINALS))
+    weights = lent.group_by("id").agg(lent=pl.col("weight").max())
+    rows = rows.join(weights, on="id", how="left", maintain_order="left")
+    raised = pl.max_horizontal("weight", "lent")
+    rows = rows.with_columns(weight=pl.when(pl.col("part") == "original").then(raised).otherwise("weight"))
+    return rows.with_columns(
+        why=pl.when((pl.col("part") == "hard_negative") & (pl.col("why") == _IN_ORIGINALS))
+        .then(pl.lit(LENT))
+        .otherwise("why")
+    ).drop("lent")
 
 
 def _mark_near_holdouts(

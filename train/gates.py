@@ -261,26 +261,22 @@ class GateReport:
         return ", ".join(parts)
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Columns and rows of strings, for a table on a screen."""
-        columns = ("gate", "level", "bound", "suite", "observed", "answer", "what it lacks")
+        """Columns and rows of strings, for a table on a screen; what a claim lacks stands under what was observed."""
         levels = {"must": "must", "stretch": "stretch", "red_flag": "red flag"}
         rows = [
             (
-                row.gate.name,
                 levels[row.gate.level],
-                row.gate.claim,
-                row.gate.suite,
-                row.observed,
+                f"{row.gate.claim} on {row.gate.suite}",
                 row.answer,
-                row.advice,
+                f"{row.observed}\n{row.advice}" if row.advice else row.observed,
             )
             for row in self.rows
         ]
         skipped = [
-            (gate.name, levels[gate.level], gate.claim, gate.suite, "not measured", "not asked", reason)
+            (levels[gate.level], f"{gate.claim} on {gate.suite}", "not asked", reason)
             for gate, reason in self.not_asked
         ]
-        return columns, [*rows, *skipped]
+        return ("level", "gate", "answer", "observed"), [*rows, *skipped]
 
     def to_dict(self) -> dict[str, Any]:
         """For machines."""

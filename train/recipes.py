@@ -199,8 +199,7 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
 
 FULL = Recipe()
 
-# Chosen on MiniLM and two cores: with the embeddings and the two lowest layers frozen a step takes two thirds of its
-# time and F1 is the same; the higher learning rate is what three epochs need instead of ten.
+# For MiniLM on two cores: with the embeddings and the two lowest layers frozen a step takes two thirds of its time.
 QUICK = Recipe(
     name="quick",
     epochs=3,

@@ -164,34 +164,40 @@ def _save(path: Path, content: dict[str, Any], force: bool) -> None:
 def show_evaluation(console: Console, after: Any, comparison: Any | None) -> None:
     """Show rates by suite, category and threat type, with before/after where there is a detector before."""
     for by, title in (("suite", "By suite"), ("category", "By category"), ("threat_type", "By threat type")):
-        if comparison is None:
-            table = after.table(by)
-            columns = [*_keys(by), "measure", "n", "rate", "95% interval"]
-            rows = [[*_group(row, by), row["measure"], row["n"], *_rate(row, "")] for row in table.to_dicts()]
-        else:
-            table = comparison.table(by)
-            columns = [*_keys(by), "measure", "n", "before", "95% interval before", "after", "95% interval after"]
-            rows = [
-                [*_group(row, by), row["measure"], row["n"], *_rate(row, "_before"), *_rate(row, "_after")]
-                for row in table.to_dicts()
-            ]
-        console.table(f"by_{by}", title, columns, rows)
+        table = (after if comparison is None else comparison).table(by)
+        suffixes = [""] if comparison is None else ["_before", "_after"]
+        columns = [by.replace("_", " "), "measure", "n", *(suffix[1:] or "rate" for suffix in suffixes)]
+        console.table(f"by_{by}", f"{title}: rates with 95% intervals", columns, _rate_rows(table, by, suffixes))
+        console.document[f"by_{by}"] = table.to_dicts()
     if after.has_l1:
-        rows = [[row["suite"], row["measure"], row["n"], *_rate(row, "")] for row in after.table(where="l2").to_dicts()]
-        console.table("l2_only", "Over the rows that L2 saw", ["suite", "measure", "n", "rate", "95% interval"], rows)
+        table = after.table(where="l2")
+        columns = ["suite", "measure", "n", "rate"]
+        console.table("l2_only", "Over the rows that L2 saw", columns, _rate_rows(table, "suite", [""]))
+        console.document["l2_only"] = table.to_dicts()
 
 
-def _keys(by: str) -> list[str]:
-    return ["suite"] if by == "suite" else ["suite", by]
+def _rate_rows(table: Any, by: str, suffixes: list[str]) -> list[list[Any]]:
+    """Return the rows of a table of rates; groups stand under their suite, a suite's only one is left out."""
+    rows: list[list[Any]] = []
+    for key, part in table.group_by("suite", maintain_order=True):
+        cells = [
+            [row[by], _MEASURES[row["measure"]], row["n"], *(_rate(row, suffix) for suffix in suffixes)]
+            for row in part.to_dicts()
+        ]
+        if by == "suite":
+            rows += cells
+        elif len(cells) > 1:
+            rows.append([key[0], *[None] * (2 + len(suffixes))])
+            rows += [[f"  {name}", *rest] for name, *rest in cells]
+    return rows
 
 
-def _group(row: dict[str, Any], by: str) -> list[Any]:
-    return [row[key] for key in _keys(by)]
+_MEASURES = {"fp_rate": "FP", "recall": "recall"}
 
 
-def _rate(row: dict[str, Any], suffix: str) -> list[str]:
-    value, low, high = (row[f"{name}{suffix}"] for name in ("value", "low", "high"))
-    return [f"{value:.2%} ({row[f'k{suffix}']})", f"{low:.2%} to {high:.2%}"]
+def _rate(row: dict[str, Any], suffix: str) -> str:
+    value, low, high = (100 * row[f"{name}{suffix}"] for name in ("value", "low", "high"))
+    return f"{value:.2f}% ({low:.2f}-{high:.2f})"
 
 
 def show_gates(console: Console, report: Any) -> None:
@@ -202,4 +208,5 @@ def show_gates(console: Console, report: Any) -> None:
         console.say(f"red flag up: {flag.gate.name}, {flag.observed}. Remedies:")
         for remedy in flag.remedies:
             console.say(f"  - {remedy.text}")
+    console.document["gates"] = report.to_dict()["gates"]
     console.result("verdict", {"passed": report.passed, "summary": report.summary}, f"Verdict: {report.summary}")

@@ -76,6 +76,7 @@ def train(
 @click.command()
 @_shared
 @click.option("--grown-weight", type=float, default=None, help="Overrides train.grown_weight.")
+@click.option("--hard-weight", type=float, default=None, help="Overrides train.hard_weight.")
 @click.option("--grown-budget", type=int, default=None, help="Overrides train.grown_budget.")
 @click.option("--hard-negatives/--no-hard-negatives", default=None, help="Overrides mining.enabled.")
 @click.option("--per-anchor", type=click.IntRange(1), default=None, help="Overrides mining.per_anchor.")
@@ -137,5 +138,7 @@ def show_retrained(console: Console, result: Any) -> None:
     if result.mining is not None:
         show_mining(console, result.mining)
     kept = [[f"kept: {part}", rows] for part, rows in result.assembly.kept.items()]
+    if result.assembly.lent:
+        kept.append(["hard negatives in the originals: weight raised", result.assembly.lent])
     dropped = [[f"dropped: {reason}", rows] for reason, rows in result.assembly.dropped.items()]
     console.table("assembly", "Training table", ["what", "rows"], kept + dropped)

@@ -1,6 +1,6 @@
 """A tiny encoder and rows that it can learn, so that real trainings take a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +16,9 @@ HOSTILE = ("ignore", "previous", "instructions", "reveal", "system", "prompt", "
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers and 32 dimensions with a word-piece vocabulary, saved as any encoder is."""
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("encoder")
-    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [*specials, *letters, *(f"##{letter}" for letter in letters), *COMMON, *CALM, *HOSTILE]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    # As MiniLM ships: with padding to a fixed length in the file, which training and scoring must not follow.
-    tokenizer.enable_padding(length=64)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=64,
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+def tiny_encoder(make_encoder: Callable[[Sequence[str]], Path]) -> Path:
+    """A BERT of two layers and 32 dimensions that knows the words of `make_rows`."""
+    return make_encoder([*COMMON, *CALM, *HOSTILE])
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,28 @@ def test_originals_win_over_hard_negatives_over_augmented() -> None:
     assert result.frame.height == 31
     assert result.frame.filter(pl.col("id") == text_id(shared))["source"].to_list() == ["original"]
     assert result.frame.filter(pl.col("id") == text_id(twice))["source"].to_list() == ["mined"]
-    assert result.dropped == {"already in originals": 2, "duplicate text": 1}
+    assert result.dropped == {"already in originals": 1, "duplicate text": 1}
+    assert result.lent == 1
+
+
+def test_a_hard_negative_that_is_an_original_raises_its_weight_and_never_lowers_it() -> None:
+    benign = ORIGINALS.filter(pl.col("label").cast(pl.String) == "BENIGN")["text"].to_list()
+    heavy = ORIGINALS.with_columns(
+        weight=pl.when(pl.col("text") == benign[1]).then(pl.lit(3.0)).otherwise("weight").cast(pl.Float32)
+    )
+    hard = _rows(benign[:2], source="mined").with_columns(weight=pl.lit(2.0, pl.Float32))
+    result = _assemble(heavy, None, hard)
+    weights = dict(result.frame.select("text", "weight").rows())
+    assert (weights[benign[0]], weights[benign[1]]) == (2.0, 3.0)
+    assert {weight for text, weight in weights.items() if text not in benign[:2]} == {1.0}
+    assert (result.frame.height, result.lent, result.dropped) == (30, 2, {})
+
+
+def test_a_hard_negative_lends_no_weight_to_an_attack_of_the_same_text() -> None:
+    attack = ORIGINALS.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["text"][0]
+    result = _assemble(ORIGINALS, None, _rows([attack]).with_columns(weight=pl.lit(9.0, pl.Float32)))
+    assert result.frame["weight"].max() == 1.0
+    assert result.dropped == {"an original labels this text differently": 1}
 
 
 def test_a_grown_row_with_the_text_of_an_attack_is_dropped_for_that() -> None:
