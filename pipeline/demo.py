@@ -106,7 +106,8 @@ def write_inputs(folder: Path, seed: int) -> dict[str, pl.DataFrame]:
             "fps": "data/benign_test_results.json",
             "prompts": "data/this_quarter.jsonl",
         },
-        "train": {"recipe": "quick"},
+        # The quick recipe is for tens of thousands of rows: these 2,271 need smaller batches and larger steps.
+        "train": {"recipe": "quick", "batch_size": 16, "learning_rate": 2e-4},
         "evaluate": {"benign_test": f"data/{BENIGN_TEST}.jsonl"},
     }
     (folder / "crywolf.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -146,7 +147,7 @@ def feedback_round(session: Session, retrained: Retrained, traffic: pl.DataFrame
     """Play the next quarter: the new detector judges the traffic, users report what was flagged wrongly."""
     measured = stages.score_suites(session, retrained.package, [suite_of("next_quarter", traffic)], "after")
     log = folder / "data" / "production_log.jsonl"
-    write_log(measured, retrained.split.test, log)
+    write_log(measured, retrained.split.train, log)
     store = Store.open(session.config.feedback.store)
     counts = ingest(log, store, since=_QUARTER_START.isoformat()).counts
     session.console.table("ingest", "Feedback", ["what", "rows"], [[key, n] for key, n in counts.items()])
@@ -157,7 +158,7 @@ def feedback_round(session: Session, retrained: Retrained, traffic: pl.DataFrame
         return None
 
 
-def write_log(measured: Evaluation, test: pl.DataFrame, path: Path) -> None:
+def write_log(measured: Evaluation, known: pl.DataFrame, path: Path) -> None:
     """Write a production log of the traffic, and in it two attacks that somebody reported as false positives."""
     rows: list[dict[str, Any]] = []
     for i, row in enumerate(measured.rows.select("text", "category", "score", "flagged", "taken_for").to_dicts()):
@@ -172,9 +173,9 @@ def write_log(measured: Evaluation, test: pl.DataFrame, path: Path) -> None:
                 "timestamp": (_QUARTER_START + timedelta(hours=3 * i)).isoformat(),
             }
         )
-    attacks = test.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["text"].head(2).to_list()
+    attacks = known.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["text"].head(2).to_list()
     poison = {"flagged_as_threat": True, "user_reported_fp": True, "timestamp": _QUARTER_START.isoformat()}
-    rows += [{"text": text, **poison} for text in attacks]
+    rows += [{"text": f"{text} Thanks!", **poison} for text in attacks]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -188,27 +189,30 @@ def _final(session: Session, retrained: Retrained, round_: RoundResult) -> Evalu
 
 def final_table(retrained: Retrained, final: Evaluation, round_: RoundResult | None) -> Table:
     """The demo's last table: each slice before, after retraining, after the round, with n and intervals."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for row in retrained.comparison.table("suite").to_dicts():
+        false_alarms, n = row["measure"] == "fp_rate", row["n"]
+        cells = [Rate(row[f"k_{when}"], n) for when in ("before", "after")]
         later = None
         if round_ is not None and final.suite(row["suite"]) is not None:
-            measure = final.fp_rate if row["measure"] == "fp_rate" else final.recall
-            later = measure(row["suite"])
-        n = row["n"]
-        name = "FP rate" if row["measure"] == "fp_rate" else "recall"
-        rows.append((row["suite"], name, n, Rate(row["k_before"], n), Rate(row["k_after"], n), later))
+            later = (final.fp_rate if false_alarms else final.recall)(row["suite"])
+        rows.append((row["suite"], "FP" if false_alarms else "recall", n, *cells, later))
     return Table(
-        "Before, after retraining, after the feedback round",
+        "FP rate and recall in percent, with 95% intervals (Wilson)",
         ("slice", "measure", "n", "before", "retrained", "after round 1"),
         tuple(rows),
-        "counts and 95% intervals (Wilson); next_quarter is empty after the round because it was grown from",
+        "next_quarter is empty after the round: the round's reports came from it",
     )
+
+
+def _interval(rate: Rate) -> str:
+    return f"{100 * rate.value:.2f} ({100 * rate.low:.1f}-{100 * rate.high:.1f})" if rate.n else "no rows"
 
 
 def show_demo(console: Console, demo: Demo) -> None:
     """Show the last table, sizes, latency, verdicts and where to look next."""
     table = final_table(demo.retrained, demo.final, demo.round)
-    rows = [[cell.text if isinstance(cell, Rate) else cell for cell in row] for row in table.rows]
+    rows = [[_interval(cell) if isinstance(cell, Rate) else cell for cell in row] for row in table.rows]
     console.table("result", table.caption, table.columns, rows)
     package = demo.retrained.package if demo.round is None else demo.round.package
     figures = export_figures(package)

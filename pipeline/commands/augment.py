@@ -80,12 +80,12 @@ def augment(
     import numpy as np
 
     from crywolf.augment import GrowConfig, grow
-    from crywolf.data import RunManifest, check_target, read_corpus, read_fps, write_corpus, write_rejected
+    from crywolf.data import RunManifest, check_target, read_corpus, read_fps, rejected_path, write_corpus, write_rejected
 
     console = Console(as_json=as_json)
     review = review or out.with_name(out.name.split(".")[0] + ".review.jsonl")
-    check_target(out, force=force)
-    check_target(review, force=force)
+    for target in (out, review, rejected_path(out)):
+        check_target(target, force=force)
     format_ = format_ or ("augmented" if _looks_augmented(out) else "native")
     parameters = {"seed": seed, "encoder": encoder, "format": format_, **settings}
     manifest = RunManifest("augment", parameters)
@@ -120,7 +120,7 @@ def augment(
     if len(result.review):
         write_corpus(result.review, review, force=True)
         manifest.add_output(review)
-    write_rejected(source.rejected, out)
+    write_rejected(source.rejected, out, force=force)
     _show(console, result, {"cut_joined": source.cut_joined, "cut_left_out": source.cut_left_out})
     manifest.count("augment", console.document["augment"])
     manifest.write(out)
@@ -152,10 +152,18 @@ def _show(console: Console, result: Any, cut: dict[str, int]) -> None:
     show_growth(console, result)
 
 
+_SHOWN = 15
+
+
 def show_growth(console: Console, result: Any) -> None:
     """Show a growth's tables: composition, drops by reason, diversity."""
     composition = result.composition()
-    console.table("composition", "Composition", composition.columns, composition.rows())
+    shown = composition.head(_SHOWN).rows()
+    rest = composition.slice(_SHOWN)
+    if rest.height:
+        shown.append((f"{rest.height} more", None, int(rest["rows"].sum()), float(rest["share"].sum())))
+    console.table("composition", "Composition", composition.columns, shown)
+    console.document["composition"] = composition.to_dicts()
     console.table("operators", "Operators", result.operators.columns, result.operators.rows())
     drops = sorted(result.drops.items(), key=lambda item: -item[1])
     console.table("drops", "Dropped", ["reason", "rows"], [[reason, n] for reason, n in drops])

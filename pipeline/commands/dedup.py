@@ -38,9 +38,11 @@ def dedup(
     import polars as pl
 
     from crywolf.augment import deduplicate
-    from crywolf.data import RunManifest, read_corpus, write_corpus, write_rejected
+    from crywolf.data import RunManifest, check_target, read_corpus, rejected_path, write_corpus, write_rejected
 
     console = Console(as_json=as_json)
+    for target in (out, rejected_path(out), *([dropped] if dropped else [])):
+        check_target(target, force=force)
     manifest = RunManifest("dedup", {"threshold": threshold, "seed": seed})
     source = read_corpus(corpus, max_rejected=max_rejected)
     others = [(path.name, read_corpus(path, max_rejected=max_rejected).frame) for path in against]
@@ -51,7 +53,7 @@ def dedup(
     write_corpus(result.kept, out, force=force)
     if dropped:
         write_corpus(result.dropped.select(source.frame.columns), dropped, force=force)
-    write_rejected(source.rejected, out)
+    write_rejected(source.rejected, out, force=force)
     reasons = result.dropped.group_by("reason").agg(pl.len()).sort("reason").rows()
     console.table(
         "dedup", "Deduplication", ["what", "rows"], [["read", len(source.frame)], *reasons, ["kept", len(result.kept)]]

@@ -35,7 +35,7 @@ def demo(out: Path, seed: int, force: bool, as_json: bool) -> None:
     console = Console(as_json=as_json)
     result = run_demo(out, console, seed=seed)
     show_retrained(console, result.retrained)
-    show_evaluation(console, result.retrained.after, result.retrained.comparison)
+    show_evaluation(console, result.retrained.after, result.retrained.comparison, by_all=("threat_type",))
     show_gates(console, result.retrained.gates)
     if result.round is not None:
         show_round(console, result.round)

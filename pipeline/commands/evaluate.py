@@ -161,9 +161,15 @@ def _save(path: Path, content: dict[str, Any], force: bool) -> None:
         target.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def show_evaluation(console: Console, after: Any, comparison: Any | None) -> None:
+_TITLES = {"suite": "By suite", "category": "By category", "threat_type": "By threat type"}
+
+
+def show_evaluation(
+    console: Console, after: Any, comparison: Any | None, *, by_all: tuple[str, ...] = tuple(_TITLES)
+) -> None:
     """Show rates by suite, category and threat type, with before/after where there is a detector before."""
-    for by, title in (("suite", "By suite"), ("category", "By category"), ("threat_type", "By threat type")):
+    for by in by_all:
+        title = _TITLES[by]
         table = (after if comparison is None else comparison).table(by)
         suffixes = [""] if comparison is None else ["_before", "_after"]
         columns = [by.replace("_", " "), "measure", "n", *(suffix[1:] or "rate" for suffix in suffixes)]
