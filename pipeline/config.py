@@ -61,6 +61,7 @@ class TrainSection(_Section):
     benign_weight: float | None = Field(default=None, gt=0)
     malicious_weight: float | None = Field(default=None, gt=0)
     fp_target: float | None = Field(default=None, gt=0, lt=1)
+    hold_recall: bool = True
     grown_weight: float = Field(default=1.0, gt=0)
     hard_weight: float = Field(default=1.5, gt=0)
     grown_budget: int | None = Field(default=None, ge=0)
@@ -149,7 +150,13 @@ def _anchored(config: Config, folder: Path) -> Config:
         }
     )
     suites = tuple(folder / path for path in config.evaluate.suites)
-    measured = config.evaluate.model_copy(update={"benign_test": anchor(config.evaluate.benign_test), "suites": suites})
+    baseline = config.evaluate.baseline
+    # A DETECTOR may also be a URL or a function: only a folder that is there is a path.
+    if baseline is not None and (folder / baseline).is_dir():
+        baseline = str(folder / baseline)
+    measured = config.evaluate.model_copy(
+        update={"benign_test": anchor(config.evaluate.benign_test), "suites": suites, "baseline": baseline}
+    )
     feedback = config.feedback.model_copy(update={"store": folder / config.feedback.store})
     update = {"out": folder / config.out, "data": data, "evaluate": measured, "feedback": feedback}
     return config.model_copy(update=update)

@@ -44,7 +44,7 @@ class Retrained:
         growth: what was grown from them.
         mining: hard negatives; None where mining is off.
         assembly: the training table and how it was put together.
-        before_package: the detector before.
+        before_package: the detector before: a package folder or another DETECTOR.
         package: the new one.
         before: evaluation of the detector before.
         after: evaluation of the new one, on the same rows.
@@ -57,7 +57,7 @@ class Retrained:
     growth: GrowResult
     mining: MineResult | None
     assembly: Assembly
-    before_package: Path
+    before_package: str
     package: Path
     before: Evaluation
     after: Evaluation
@@ -101,8 +101,9 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     config = session.config
     originals = stages.read_originals(session)
     split = stages.prepare(session, originals)
-    before_package = Path(config.evaluate.baseline or config.out / BASE / "package")
-    if config.evaluate.baseline is None and not before_package.is_dir():
+    own = config.out / BASE / "package"
+    before_package = config.evaluate.baseline or str(own)
+    if config.evaluate.baseline is None and not own.is_dir():
         raise BadInput(f"{before_package}: no detector before; run `crywolf train` first or set evaluate.baseline")
     holdouts = [*stages.standing_holdouts(session, split), *extra_suites]
     tested = benign_test(session)
@@ -132,7 +133,7 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     assembly = stages.join_training(
         session, split.train, growth.frame, None if mining is None else mining.frame, holdouts
     )
-    package = stages.train_detector(session, RETRAINED, assembly.frame, split)
+    package = stages.train_detector(session, RETRAINED, assembly.frame, split, before=before_package)
     suites = stages.build_suites(
         session,
         split,
@@ -148,7 +149,7 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     return Retrained(split, stock, growth, mining, assembly, before_package, package, before, after, comparison, gates)
 
 
-def _harvest(session: Session, package: Path, tested: pl.DataFrame | None) -> pl.DataFrame:
+def _harvest(session: Session, package: str, tested: pl.DataFrame | None) -> pl.DataFrame:
     if tested is None:
         raise BadInput("no false positives: set data.fps, or evaluate.benign_test to harvest the detector's own")
     from crywolf.train import BENIGN_TEST, suite_of
@@ -233,7 +234,7 @@ def run_feedback_round(
 
     def retrain(rows: pl.DataFrame, _folder: Path) -> Path:
         seen["training"] = rows
-        return stages.train_detector(session, f"{name}/detector", rows, split)
+        return stages.train_detector(session, f"{name}/detector", rows, split, before=package)
 
     def judge(new: Path) -> dict[str, Any]:
         trained_on = [

@@ -119,7 +119,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _history(package: Path) -> list[dict[str, float | None]]:
-    path = package.parent / "history.json"
+    path = package.parent / "model" / "history.json"
     if not path.is_file():
         return []
     raw = json.loads(path.read_text(encoding="utf-8"))

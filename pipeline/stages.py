@@ -6,7 +6,7 @@ folder, and is done once per workspace. Side effects stay inside the workspace.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Session:
     def recipe(self) -> Recipe:
         """The configured recipe with the configuration's changes."""
         section = self.config.train.model_dump(exclude_none=True)
-        for key in ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget"):
+        for key in ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget", "hold_recall"):
             section.pop(key, None)
         return Recipe.from_mapping(section, base=find_recipe(self.config.train.recipe))
 
@@ -158,12 +158,25 @@ def prepare(session: Session, originals: Originals) -> Split:
     return split
 
 
-def train_detector(session: Session, name: str, training: pl.DataFrame, split: Split) -> Path:
-    """Fit on `training`, export, and return the package; a finished step is reused, a cut one resumed."""
+def train_detector(
+    session: Session, name: str, training: pl.DataFrame, split: Split, *, before: str | Path | None = None
+) -> Path:
+    """Fit on `training`, export, and return the package; a finished step is reused, a cut one resumed.
+
+    Args:
+        session: the run.
+        name: of the step.
+        training: contract rows.
+        split: its validation fold decides on epoch, calibration and threshold, its test fold on parity.
+        before: the detector that this one is to replace. If given, and `train.hold_recall` is on, the threshold keeps
+            at least its recall on validation, even where that costs the FP target.
+    """
     from crywolf.export import export_package
     from crywolf.train import fit
 
     recipe = session.recipe
+    if before is not None and session.config.train.hold_recall and recipe.min_recall is None:
+        recipe = replace(recipe, min_recall=validation_recall(before, split))
     key = {
         "training": fingerprint({"rows": training.select("id", "label", "weight").rows()}),
         "validation": fingerprint({"rows": split.validation.select("id", "label").rows()}),
@@ -200,6 +213,17 @@ def train_detector(session: Session, name: str, training: pl.DataFrame, split: S
     if reused:
         session.console.say(f"{name}: done before, reused")
     return folder / "package"
+
+
+def validation_recall(spec: str | Path, split: Split) -> float | None:
+    """Return a detector's recall on the validation fold at its own threshold; None where the fold has no attacks."""
+    from crywolf.export import load_detector
+
+    attacks = split.validation.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["text"].to_list()
+    if not attacks:
+        return None
+    detector = load_detector(str(spec))
+    return float((np.asarray(detector.score(attacks)) >= detector.threshold).mean())
 
 
 def score_suites(session: Session, spec: str | Path, suites: Sequence[Suite], name: str) -> Evaluation:
