@@ -1,14 +1,15 @@
 """JSON lines and CSV into loose rows that know their line, as fast as the file allows.
 
-Takes the bytes of a file. A well-formed file is parsed by polars in one go; in any other the good lines are picked out
-first and still parsed together, and each line that is no row is named with the reason. Both ways give the same rows.
+Takes the bytes of a file, and which of its columns is which of ours. A well-formed file is parsed by polars in one go;
+in any other the good lines are picked out first and still parsed together, and each line that is no row is named with
+the reason. Both ways give the same rows.
 """
 
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .columns import Columns
 from .errors import BadInput
 from .schema import LOOSE, LooseRows, NotColumnar, RowProblem, is_plain, loosen
 
@@ -24,6 +26,7 @@ MAX_LINE = 1_048_576
 """Bytes in one line or characters in one CSV record; a longer one is a broken file, not a prompt."""
 
 _BLOCK = 1 << 22
+_AS_NAMED = Columns()
 _Places: TypeAlias = NDArray[Any]
 _QUOTE, _COMMA, _NEWLINE = 34, 44, 10
 # Half of a surrogate pair in a JSON escape, which polars reads as NUL; a doubled backslash gives a false alarm, and a
@@ -59,7 +62,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The rows of a file in the loose form, the names of its columns, and the lines that are no rows.
+    """The rows of a file in the loose form, the file's own names of its columns, and the lines that are no rows.
 
     `spans` tells where each loose row stands; it is called only when some row has to be named.
     """
@@ -94,11 +97,11 @@ def _longest(ends: _Places, size: int) -> int:
 # --- JSON lines ------------------------------------------------------------------------------------------------------
 
 
-def parse_json(data: bytes) -> Parsed:
+def parse_json(data: bytes, columns: Columns = _AS_NAMED) -> Parsed:
     """JSON lines; blank lines are no rows."""
     # In threads, because polars works outside the interpreter's lock but infers the columns of one piece on one core.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        parts = list(pool.map(lambda block: _json_block(data, block), _blocks(data)))
+        parts = list(pool.map(lambda block: _json_block(data, block, columns), _blocks(data)))
     names = dict.fromkeys(name for part in parts for name in part.names)
     bad = [rejection for part in parts for rejection in part.bad]
     loose = pl.concat([part.loose for part in parts])
@@ -116,9 +119,9 @@ def _blocks(data: bytes) -> Iterator[Span]:
         start = end
 
 
-def _json_block(data: bytes, block: Span) -> Parsed:
+def _json_block(data: bytes, block: Span, columns: Columns) -> Parsed:
     content = data[block.start : block.end]
-    whole = _json_loose(content)
+    whole = _json_loose(content, columns)
     if whole is not None and whole[0].height == content.count(b"\n") + (not content.endswith(b"\n")):
         return Parsed(*whole, [], data, lambda: list(_line_spans(data, block)))
     good: list[tuple[Span, dict[str, Any]]] = []
@@ -133,17 +136,15 @@ def _json_block(data: bytes, block: Span) -> Parsed:
             bad.append(Rejection(_place(data, span), problem))
     names = list(dict.fromkeys(name for _, values in good for name in values))
     spans = [span for span, _ in good]
-    whole = _json_loose(b"\n".join(data[span.start : span.end] for span in spans)) if good else None
+    whole = _json_loose(b"\n".join(data[span.start : span.end] for span in spans), columns) if good else None
     if whole is not None and whole[0].height == len(good):
         return Parsed(whole[0], names, bad, data, lambda: spans)
-    return _by_row((values for _, values in good), names, spans, bad, data)
+    found = LooseRows.collect((values for _, values in good), columns.row, columns.aside)
+    return _by_row(found, names, spans, bad, data)
 
 
-def _by_row(
-    rows: Iterable[Mapping[str, Any]], names: list[str], spans: list[Span], bad: list[Rejection], data: bytes
-) -> Parsed:
-    """One row at a time, for rows whose columns do not share a type."""
-    found = LooseRows.collect(rows)
+def _by_row(found: LooseRows, names: list[str], spans: list[Span], bad: list[Rejection], data: bytes) -> Parsed:
+    """Rows that were taken one at a time, as their columns do not share a type."""
     bad = bad + [Rejection(_place(data, spans[place]), problem) for place, problem in found.bad]
     return Parsed(found.frame, names, bad, data, lambda: [spans[place] for place in found.places])
 
@@ -156,12 +157,15 @@ def _line_spans(data: bytes, block: Span) -> Iterator[Span]:
         start += len(text) + 1
 
 
-def _json_loose(data: bytes) -> tuple[pl.DataFrame, list[str]] | None:
+def _json_loose(data: bytes, columns: Columns) -> tuple[pl.DataFrame, list[str]] | None:
     frame = _json_columns(data)
-    if frame is None or not is_plain(frame):
+    if frame is None:
+        return None
+    mapped, aside = columns.frame(frame)
+    if not is_plain(mapped, aside):
         return None
     try:
-        return loosen(frame), frame.columns
+        return loosen(mapped, aside), frame.columns
     except NotColumnar:
         return None
 
@@ -224,7 +228,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-def parse_csv(data: bytes) -> Parsed:
+def parse_csv(data: bytes, columns: Columns = _AS_NAMED) -> Parsed:
     """CSV with a header line, strictly; after a broken record reading goes on with the line after its first.
 
     Raises:
@@ -235,7 +239,7 @@ def parse_csv(data: bytes) -> Parsed:
     if frame is not None:
         names = _check_header(frame.columns)
         frame.columns = names
-        loose = _csv_loose(frame)
+        loose = _csv_loose(frame, columns)
         if loose is not None:
             return Parsed(loose, names, [], data, lambda: _csv_spans(data)[1])
     names, spans, bad = _csv_spans(data)
@@ -246,10 +250,11 @@ def parse_csv(data: bytes) -> Parsed:
     if frame is None or frame.height != len(spans):
         raise BadInput("the CSV cannot be parsed; check its quotes and commas")
     frame.columns = names
-    loose = _csv_loose(frame)
+    loose = _csv_loose(frame, columns)
     if loose is not None:
         return Parsed(loose, names, bad, data, lambda: spans)
-    return _by_row(frame.iter_rows(named=True), names, spans, bad, data)
+    found = LooseRows.collect(frame.iter_rows(named=True), columns.row, columns.aside)
+    return _by_row(found, names, spans, bad, data)
 
 
 def _csv_spans(data: bytes) -> tuple[list[str], list[Span], list[Rejection]]:
@@ -265,9 +270,9 @@ def _csv_spans(data: bytes) -> tuple[list[str], list[Span], list[Rejection]]:
     return names, spans, bad
 
 
-def _csv_loose(frame: pl.DataFrame) -> pl.DataFrame | None:
+def _csv_loose(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame | None:
     try:
-        return loosen(frame)
+        return loosen(*columns.frame(frame))
     except NotColumnar:
         return None
 

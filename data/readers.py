@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from .columns import Columns
 from .errors import BadInput
 from .foreign import CUT, Harness, default_source, from_foreign, read_harness, sniff, with_threat_types
 from .lines import Place, Rejection, parse_csv, parse_json
@@ -101,21 +102,27 @@ def read_corpus(
         label: for rows that have none; without it a file without labels is an error.
         source: for rows that name none.
         max_rejected: the share of rows that may be unusable.
-        columns: the file's column -> ours, where its own have other names; they win over columns of our names.
+        columns: the file's column -> ours, where its own have other names. From there on the column is read as if
+            the file had it under that name; a name that the contract does not have is kept in `extra.other`. If the
+            file has a column of that name too, the mapped one takes its place in every row, even where it is empty,
+            and the other is kept in `extra.other` under its own name (left out if both would stand there under the
+            same), unless it is mapped itself.
 
     Raises:
-        BadInput: the file cannot be read, has no usable row, lacks a column, or has too many unusable rows.
+        BadInput: the file cannot be read, has no usable row, lacks a column, or has too many unusable rows; two columns
+            are mapped to one, or a column of a harness's result is mapped, whose names are fixed.
     """
+    mapping = Columns.of(columns)
     file = Path(path)
     data = read_bytes(file)
     try:
         kind = _kind(file, data)
         if kind == "harness":
-            corpus = _read_harness(file, data, source)
+            corpus = _read_harness(file, data, source, mapping)
         elif kind == "parquet":
-            corpus = _read_parquet(file, data, label, source, columns or {})
+            corpus = _read_parquet(file, data, label, source, mapping)
         else:
-            corpus = _read_rows(file, data, kind, label, source, columns or {})
+            corpus = _read_rows(file, data, kind, label, source, mapping)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
     _judge(corpus, max_rejected)
@@ -251,15 +258,13 @@ def bare_suffix(path: Path) -> str:
 # --- one reader for each kind ----------------------------------------------------------------------------------------
 
 
-def _read_rows(
-    path: Path, data: bytes, kind: str, label: str | None, source: str | None, columns: Mapping[str, str]
-) -> Corpus:
-    parsed = parse_csv(data) if kind == "csv" else parse_json(data)
-    names = _renamed(parsed.names, columns)
+def _read_rows(path: Path, data: bytes, kind: str, label: str | None, source: str | None, columns: Columns) -> Corpus:
+    parsed = parse_csv(data, columns) if kind == "csv" else parse_json(data, columns)
+    names = columns.names(parsed.names)
     if names:
         _check_names(names, label, is_csv=kind == "csv")
-    format_ = sniff(parsed.names, is_csv=kind == "csv")
-    loose = _mapped(_typed(from_foreign(parsed.loose, format_), names), columns)
+    format_ = sniff(names, is_csv=kind == "csv")
+    loose = _typed(from_foreign(parsed.loose, format_), names)
     result = conform(loose, source=source or default_source(format_), label=label)
     places = parsed.places(result.problems["row"].to_list())
     bad = [*parsed.bad, *_rejections(places, result.problems)]
@@ -275,24 +280,6 @@ def _typed(loose: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return loose if "threat_type" in names else with_threat_types(loose)
 
 
-def _renamed(names: list[str], columns: Mapping[str, str]) -> list[str]:
-    missing = [theirs for theirs in columns if theirs not in names]
-    if names and missing:
-        raise BadInput(f"no column {missing[0]}; its columns are: {', '.join(name[:40] for name in names[:12])}")
-    return [columns.get(name, name) for name in names]
-
-
-def _mapped(loose: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Take our columns from the file's own, which the loose form keeps as one JSON object of unknown names."""
-    other = pl.col("extra").struct.field("other")
-    found = {
-        ours: pl.coalesce(other.str.json_path_match(f"$[{json.dumps(theirs)}]"), ours)
-        for theirs, ours in columns.items()
-        if loose.schema.get(ours) == pl.String()
-    }
-    return loose.with_columns(**found)
-
-
 def _check_names(names: list[str], label: str | None, *, is_csv: bool) -> None:
     have = ", ".join(name[:40] for name in names[:12])
     if "text" not in names and "prompt" not in names:
@@ -304,7 +291,7 @@ def _check_names(names: list[str], label: str | None, *, is_csv: bool) -> None:
         raise BadInput(f"no column label, and no label was given for all rows; its columns are: {have}")
 
 
-def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None, columns: Mapping[str, str]) -> Corpus:
+def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None, columns: Columns) -> Corpus:
     try:
         rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
         if rows > MAX_ROWS:
@@ -313,17 +300,19 @@ def _read_parquet(path: Path, data: bytes, label: str | None, source: str | None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadInput(f"damaged or truncated Parquet data ({reason}); write the file again") from error
-    names = _renamed(frame.columns, columns)
+    names = columns.names(frame.columns)
     _check_names(names, label, is_csv=False)
-    format_ = sniff(frame.columns, is_csv=True)
-    loose = _mapped(_typed(from_foreign(loosen(frame), format_), names), columns)
+    format_ = sniff(names, is_csv=True)
+    loose = _typed(from_foreign(loosen(*columns.frame(frame)), format_), names)
     result = conform(loose, source=source, label=label)
     texts = loose["text"]
     places = [Place(row + 1, texts[row] or "") for row in result.problems["row"]]
     return Corpus(result.frame, _rejected(path, _rejections(places, result.problems)), path, format_)
 
 
-def _read_harness(path: Path, data: bytes, source: str | None) -> Corpus:
+def _read_harness(path: Path, data: bytes, source: str | None, columns: Columns) -> Corpus:
+    if columns.ours:
+        raise BadInput(f"a harness's result has fixed names, {next(iter(columns.ours))} cannot be mapped in it")
     document = _document(data)
     harness = read_harness(document)
     result = conform(harness.rows.frame, source=source)

@@ -170,6 +170,8 @@ LOOSE: Final[dict[str, pl.DataType]] = {
     "threat_type": pl.String(),
     "weight": pl.Float64(),
 }
+KNOWN: Final = frozenset({*LOOSE, *EXTRA_FIELDS})
+"""Every name that means something on input; any other is kept in `extra.other`."""
 BAD_NUMBER: Final = "not a number"
 
 
@@ -177,17 +179,35 @@ class NotColumnar(BadInput):
     """A frame whose column types do not say enough; the reader then goes row by row."""
 
 
-def loosen(frame: pl.DataFrame) -> pl.DataFrame:
+def loosen(frame: pl.DataFrame, aside: pl.DataFrame | None = None) -> pl.DataFrame:
     """All columns of a frame at once into the loose form.
+
+    Args:
+        frame: columns whose names say what they mean.
+        aside: more columns of the same rows, kept in `extra.other` whatever their names.
 
     Raises:
         NotColumnar: a column has a type that its name does not allow.
     """
     if "text" not in frame.columns and "prompt" in frame.columns:
         frame = frame.rename({"prompt": "text"})
+    elif "prompt" in frame.columns and frame["text"].null_count():
+        frame = _with_prompts_as_text(frame)
     out = {name: _loose_column(frame, name) for name in LOOSE if name != "extra"}
-    extra = _loose_extra(frame)
+    extra = _loose_extra(frame, aside)
     return pl.DataFrame([*(out[name] if name != "extra" else extra for name in LOOSE)])
+
+
+def _with_prompts_as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Take `prompt` for the text of the rows that have no `text`."""
+    if not {frame.schema["text"], frame.schema["prompt"]} <= {pl.String(), pl.Null()}:
+        raise NotColumnar("columns text and prompt must hold text")
+    missing = pl.col("text").is_null()
+    prompt = pl.col("prompt").cast(pl.String)
+    return frame.with_columns(
+        text=pl.when(missing).then(prompt).otherwise(pl.col("text").cast(pl.String)),
+        prompt=pl.when(missing).then(None).otherwise(prompt),
+    )
 
 
 def _loose_column(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -223,16 +243,17 @@ def _number(column: pl.Series) -> pl.Series:
     raise NotColumnar(f"column {column.name} must hold numbers, not {column.dtype}")
 
 
-def _loose_extra(frame: pl.DataFrame) -> pl.Series:
-    """The `extra` column from a struct or JSON column, columns named like its fields, and all unknown columns."""
+def _loose_extra(frame: pl.DataFrame, aside: pl.DataFrame | None) -> pl.Series:
+    """The `extra` column from a struct or JSON column, columns named like its fields, and all other columns."""
     fields = _extra_struct(frame)
     for name in EXTRA_FIELDS:
         if name in frame.columns:
             given = _extra_field(frame[name])
             fields[name] = given if name not in fields else given.zip_with(given.is_not_null(), fields[name])
-    unknown = [name for name in frame.columns if name not in LOOSE and name not in EXTRA_FIELDS]
+    unknown = [frame[name] for name in frame.columns if name not in KNOWN]
+    unknown += [] if aside is None else aside.get_columns()
     if unknown:
-        fields["other"] = _merge_other(frame.select(unknown), fields.get("other"))
+        fields["other"] = _merge_other(pl.DataFrame(unknown), fields.get("other"))
     if not fields:
         return pl.Series("extra", [None], dtype=EXTRA).new_from_index(0, frame.height)
     columns = [
@@ -342,19 +363,25 @@ class LooseRows:
     bad: list[tuple[int, RowProblem]]
 
     @classmethod
-    def collect(cls, rows: Iterable[Any], shape: Callable[[Any], Mapping[str, Any]] | None = None) -> "LooseRows":
+    def collect(
+        cls,
+        rows: Iterable[Any],
+        shape: Callable[[Any], Mapping[str, Any]] | None = None,
+        aside: Callable[[Any], Mapping[str, Any]] | None = None,
+    ) -> "LooseRows":
         """Rows one at a time into the loose form, for rows whose columns do not share one type.
 
         Args:
             rows: mappings, or whatever `shape` takes.
             shape: turns one row into a mapping of contract columns, or raises `RowProblem`.
+            aside: what of one row is kept in `extra.other` whatever its names.
         """
         good: list[dict[str, Any]] = []
         places: list[int] = []
         bad: list[tuple[int, RowProblem]] = []
         for place, row in enumerate(rows):
             try:
-                good.append(_flat(row if shape is None else shape(row)))
+                good.append(_flat(row if shape is None else shape(row), {} if aside is None else aside(row)))
                 places.append(place)
             except RowProblem as problem:
                 bad.append((place, problem))
@@ -363,10 +390,10 @@ class LooseRows:
         return cls(pl.DataFrame(good, schema=LOOSE, orient="row"), places, bad)
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(row: Mapping[str, Any], aside: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = dict.fromkeys(LOOSE)
     extra: dict[str, Any] = {}
-    other: dict[str, Any] = {}
+    other = {name: value for name, value in aside.items() if value is not None}
     for given, value in row.items():
         if value is None:
             continue
@@ -584,7 +611,7 @@ def _value_checks() -> list[tuple[str, pl.Expr, str]]:
     ]
 
 
-def is_plain(frame: pl.DataFrame) -> bool:
-    """Whether all columns that the contract does not know hold single values, which can be kept as they came."""
-    known = {*LOOSE, *EXTRA_FIELDS, "prompt"}
-    return not any(dtype.is_nested() for name, dtype in frame.schema.items() if name not in known)
+def is_plain(frame: pl.DataFrame, aside: pl.DataFrame) -> bool:
+    """Whether all columns that go to `extra.other` hold single values, which can be kept as they came."""
+    other = [dtype for name, dtype in frame.schema.items() if name not in KNOWN and name != "prompt"]
+    return not any(dtype.is_nested() for dtype in [*other, *aside.dtypes])

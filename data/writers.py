@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import zstandard
 
-from .atomic import atomic_path
+from .atomic import atomic_path, check_target
 from .errors import BadInput
 from .foreign import Format, to_augmented, to_harness, to_master
 from .readers import bare_suffix
@@ -60,17 +60,38 @@ def write_corpus(
 
 
 def write_rejected(rejected: pl.DataFrame, beside: str | Path, *, force: bool = False) -> Path | None:
-    """Write the rows that a reader rejected beside an output, as `<output>.rejected.jsonl`; None if there are none.
+    """Make the file of rejected rows beside an output say what this output's reader rejected.
+
+    Whoever writes an output checks `rejected_path` with `check_target` before the work, as the output itself, so that
+    a file in the way is found in time.
+
+    Args:
+        rejected: as `Corpus.rejected` gives them.
+        beside: the output.
+        force: replace an older output's file; without rejected rows it is removed.
+
+    Returns:
+        `rejected_path(beside)`, or None if no row was rejected and so no file is there.
 
     Raises:
-        BadInput: the file is there already and `force` is not set; it may hold somebody's corrections.
+        BadInput: the file is there already and `force` is not set, as it may hold somebody's corrections; or it cannot
+            be written or removed.
     """
-    if not rejected.height:
-        return None
     path = rejected_path(beside)
+    if not rejected.height:
+        _remove(path, force=force)
+        return None
     with atomic_path(path, force=force) as temporary:
         rejected.write_ndjson(temporary)
     return path
+
+
+def _remove(path: Path, *, force: bool) -> None:
+    check_target(path, force=force)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: of an older output, cannot be removed: {error.strerror or error}") from error
 
 
 def rejected_path(beside: str | Path) -> Path:

@@ -4,7 +4,6 @@ Takes a log in any shape that `read_corpus` reads, with the log's own field name
 flagged, not reported, too old or known already, and keeps an account of every log that was read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,17 +62,14 @@ def ingest(
         max_rejected: share of rows that may be unreadable.
 
     Raises:
-        BadInput: the log cannot be read, a mapped field is unknown, a needed column is missing, or `since` is no time.
+        BadInput: the log cannot be read, a mapped field is unknown, a column is mapped twice, a needed column is
+            missing, or `since` is no time.
     """
-    mapping = dict(mapping or {})
-    unknown = [field for field in mapping if field not in FIELDS]
-    if unknown:
-        raise BadInput(f"--map {unknown[0]}: no such field; the fields are {', '.join(FIELDS)}")
+    renames = _renames(mapping or {})
     start = None if since is None else _moment(since)
-    renames = {column: field for field, column in mapping.items()}
     # The production verdict is what is in doubt here, so every row comes in as benign and is checked by the round.
     corpus = read_corpus(log, label="BENIGN", source="feedback", max_rejected=max_rejected, columns=renames)
-    frame = _with_flags(corpus.frame, log, mapping, need_both=need_both, need_time=start is not None)
+    frame = _with_flags(corpus.frame, log, need_both=need_both, need_time=start is not None)
     flagged = pl.col("flagged_as_threat") if need_both else pl.lit(value=True)
     late = pl.lit(value=True) if start is None else pl.col("at") >= start
     steps = {
@@ -92,14 +88,23 @@ def ingest(
     return Ingestion(counts, corpus.rejected)
 
 
-def _with_flags(
-    frame: pl.DataFrame, log: Path, mapping: Mapping[str, str], *, need_both: bool, need_time: bool
-) -> pl.DataFrame:
+def _renames(mapping: Mapping[str, str]) -> dict[str, str]:
+    """The log's column -> our field, from our field -> the log's column."""
+    renames: dict[str, str] = {}
+    for field, column in mapping.items():
+        if field not in FIELDS:
+            raise BadInput(f"--map {field}: no such field; the fields are {', '.join(FIELDS)}")
+        if column in renames:
+            raise BadInput(f"--map {field}={column}: column {column} is {renames[column]} already; map it to one field")
+        renames[column] = field
+    return renames
+
+
+def _with_flags(frame: pl.DataFrame, log: Path, *, need_both: bool, need_time: bool) -> pl.DataFrame:
     """Add flagged_as_threat and user_reported_fp as booleans, timestamp as text and `at` as a UTC time."""
     other = pl.col("extra").struct.field("other")
     names = ("flagged_as_threat", "user_reported_fp", "timestamp")
-    paths = {name: f"$[{json.dumps(mapping.get(name, name))}]" for name in names}
-    frame = frame.with_columns(other.str.json_path_match(path).alias(name) for name, path in paths.items())
+    frame = frame.with_columns(other.str.json_path_match(f"$.{name}").alias(name) for name in names)
     needed = ["user_reported_fp", *(["flagged_as_threat"] if need_both else []), *(["timestamp"] if need_time else [])]
     for name in needed:
         if frame[name].null_count() == len(frame):

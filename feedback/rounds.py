@@ -52,7 +52,8 @@ class RoundResult:
     Attributes:
         number: of the round, from 1.
         folder: where everything of it is.
-        counts: reports taken, quarantined, reserved for evaluation, rows grown, dropped as duplicates, appended.
+        counts: reports taken; of these quarantined, near-duplicates of another report (repeats), near evaluation rows
+            (reserved, left in the queue); rows grown, dropped as duplicates, appended.
         package: the new package.
         verdict: what `judge` said: gates and the comparison with the package before.
     """
@@ -108,7 +109,7 @@ def run_round(
         say: told one line a step.
 
     Raises:
-        NothingNewError: no report is new or accepted, or all of them are held back.
+        NothingNewError: no report is new or accepted, all of them are held back, or they grow nothing new.
     """
     fresh, accepted = store.frame(("new",)), store.frame(("accepted",))
     if not len(fresh) + len(accepted):
@@ -117,20 +118,31 @@ def run_round(
     for id_, note in held.select("id", "note").rows():
         store.set_status([id_], "quarantined", note=note)
     fps = pl.concat([accepted, fresh.filter(~pl.col("id").is_in(held["id"].to_list()))])
-    kept = deduplicate(fps, against=before.holdouts).kept
-    kept = kept if len(kept) else fps.head(0)
-    counts = {"reports": len(fresh) + len(accepted), "quarantined": len(held), "reserved": len(fps) - len(kept)}
+    parted = deduplicate(fps, against=before.holdouts)
+    kept = parted.kept
+    # What repeats a report that is grown is done with too; it would only come up again in every later round.
+    repeats = parted.dropped.filter(pl.col("reason") == "duplicate_within")
+    counts = {
+        "reports": len(fresh) + len(accepted),
+        "quarantined": len(held),
+        "repeats": len(repeats),
+        "reserved": len(fps) - len(kept) - len(repeats),
+    }
     if not len(kept):
         raise NothingNewError(
             f"none of {counts['reports']} reports can be grown: {counts['quarantined']} quarantined, "
-            f"{counts['reserved']} near-duplicates of each other or of evaluation rows; see `crywolf feedback review`"
+            f"{counts['reserved']} near-duplicates of evaluation rows; see `crywolf feedback review`"
         )
     number = len(store.rounds()) + 1
     here = folder / str(number)
-    here.mkdir(parents=True, exist_ok=True)
     say(f"round {number}: {len(kept)} new false positives, {len(held)} quarantined")
     grown = grow(kept)
     clean = deduplicate(grown.frame, against=[("training", before.training), *before.holdouts]).kept
+    if not len(clean):
+        raise NothingNewError(
+            f"the {len(kept)} new false positives grew no row that training does not have: a round would change "
+            "nothing; raise feedback.per_fp, or wait for more reports"
+        )
     training = pl.concat([before.training, clean])
     write_corpus(clean, here / "grown.parquet", force=True)
     write_corpus(training, here / "training.parquet", force=True)
@@ -140,5 +152,5 @@ def run_round(
     verdict = judge(package)
     with atomic_path(here / "verdict.json", force=True) as target:
         target.write_text(json.dumps({"counts": counts, **verdict}, indent=2, default=str), encoding="utf-8")
-    store.record_round(number, str(here), verdict, kept["id"].to_list())
+    store.record_round(number, str(here), verdict, [*kept["id"], *repeats["id"]])
     return RoundResult(number, here, counts, package, verdict)

@@ -15,7 +15,7 @@ from crywolf.data import BadInput
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -60,7 +60,7 @@ class TrainSection(_Section):
     max_length: int | None = Field(default=None, ge=8, le=512)
     benign_weight: float | None = Field(default=None, gt=0)
     malicious_weight: float | None = Field(default=None, gt=0)
-    fp_target: float | None = Field(default=None, gt=0, lt=1)
+    fp_target: float | None = Field(default=None, gt=0, le=0.5)
     hold_recall: bool = True
     grown_weight: float = Field(default=1.0, gt=0)
     hard_weight: float = Field(default=1.5, gt=0)
@@ -86,7 +86,7 @@ class Config(_Section):
     """The whole of crywolf.yaml."""
 
     out: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     data: DataConfig
     augment: AugmentSection = AugmentSection()
     mining: MiningSection = MiningSection()
@@ -105,16 +105,26 @@ def load_config(path: Path) -> Config:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; `crywolf init` writes one to start from") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: cannot be read as YAML ({error})") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{path}: cannot be read as YAML ({reason})") from error
     if not isinstance(raw, dict):
         raise BadInput(f"{path}: expected sections such as `data:`; `crywolf init` writes an example")
+    return _anchored(checked(raw, path), path.resolve().parent)
+
+
+def checked(raw: dict[str, Any], source: Path | str) -> Config:
+    """Return raw values as a configuration.
+
+    Raises:
+        BadInput: a value cannot be used; names `source` and every offending key.
+    """
     try:
-        config = Config.model_validate(raw)
+        # A section whose keys are all commented out is there, and empty.
+        return Config.model_validate({key: value for key, value in raw.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(_problem(dict(entry)) for entry in error.errors())
-        raise BadInput(f"{path}: {problems}") from None
-    return _anchored(config, path.resolve().parent)
+        raise BadInput(f"{source}: {problems}") from None
 
 
 def _problem(entry: dict[str, Any]) -> str:
@@ -149,14 +159,17 @@ def _anchored(config: Config, folder: Path) -> Config:
             "prompts": anchor(config.data.prompts),
         }
     )
+
+    def anchor_folder(name: str | None) -> str | None:
+        # A DETECTOR or encoder may also be a URL, a function or a name: only a folder that is there is a path.
+        return str(folder / name) if name is not None and (folder / name).is_dir() else name
+
+    train = config.train.model_copy(update={"encoder": anchor_folder(config.train.encoder)})
     suites = tuple(folder / path for path in config.evaluate.suites)
-    baseline = config.evaluate.baseline
-    # A DETECTOR may also be a URL or a function: only a folder that is there is a path.
-    if baseline is not None and (folder / baseline).is_dir():
-        baseline = str(folder / baseline)
+    baseline = anchor_folder(config.evaluate.baseline)
     measured = config.evaluate.model_copy(
         update={"benign_test": anchor(config.evaluate.benign_test), "suites": suites, "baseline": baseline}
     )
     feedback = config.feedback.model_copy(update={"store": folder / config.feedback.store})
-    update = {"out": folder / config.out, "data": data, "evaluate": measured, "feedback": feedback}
+    update = {"out": folder / config.out, "data": data, "train": train, "evaluate": measured, "feedback": feedback}
     return config.model_copy(update=update)

@@ -28,6 +28,10 @@ class Console:
         if not self.as_json:
             self._rich(stderr=True).print(line, highlight=False, markup=False)
 
+    def warn(self, line: str) -> None:
+        """Print a line on stderr, with --json too: what went differently from what was asked for."""
+        sys.stderr.write(f"crywolf: {line}\n")
+
     def table(self, key: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Show rows as a table; in JSON they stand under `key` as a list of objects."""
         rows = [list(row) for row in rows]

@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+SEED = click.IntRange(0, 2**32 - 1)
+"""What numpy and torch both take as a seed."""
 FILE = click.Path(path_type=Path)
 
 
 def common(function: F) -> F:
     """Add --json, --seed and --force."""
     function = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")(function)
-    function = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")(
+    function = click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")(
         function
     )
     return click.option("--force", is_flag=True, help="Replace outputs that are already there.")(function)
@@ -48,6 +50,24 @@ def cache(function: F) -> F:
         envvar="CRYWOLF_CACHE",
         help="Folder where embeddings are kept between runs.  [default: ~/.cache/crywolf]",
     )(function)
+
+
+def review_path(out: Path, chosen: Path | None) -> Path:
+    """Return where the review queue of an output goes: the chosen file, or beside it OUT with .review.jsonl.
+
+    Raises:
+        BadInput: that is the output itself.
+    """
+    from crywolf.data import BadInput
+
+    suffixes = (".gz", ".zst", ".jsonl", ".ndjson", ".csv", ".parquet", ".json")
+    stem = out.name
+    for suffix in suffixes:
+        stem = stem.removesuffix(suffix) or stem
+    review = chosen or out.with_name(f"{stem}.review.jsonl")
+    if review.resolve() == out.resolve():
+        raise BadInput(f"{review}: would be both the output and its review queue; name another with --review")
+    return review
 
 
 def cache_dir(chosen: Path | None) -> Path:

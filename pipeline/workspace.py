@@ -44,7 +44,8 @@ class Workspace:
             The folder, and whether it was there already.
 
         Raises:
-            BadInput: the step is there, made with another key, and `force` is not set; names what changed.
+            BadInput: the step is there, made with another key, and `force` is not set; names what changed. Or what is
+                there was not made by a step, or the folder cannot be made.
         """
         folder = self.root / name
         print_ = fingerprint(key)
@@ -53,9 +54,14 @@ class Workspace:
             return folder, True
         if found is not None and found.get("fingerprint") != print_:
             self._refuse_unless_forced(folder, found, key)
-        if folder.exists() and not (resumable and found is not None and found.get("fingerprint") == print_):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        if found is None:
+            _refuse_foreign(folder)
+        try:
+            if folder.exists() and not (resumable and found is not None and found.get("fingerprint") == print_):
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder}: cannot be made: {error.strerror or error}; choose another `out`") from error
         self._write(folder, {"fingerprint": print_, "key": dict(key), "done": False})
         manifest = make(folder)
         manifest.write(folder)
@@ -84,6 +90,12 @@ class Workspace:
     def _write(folder: Path, content: Mapping[str, Any]) -> None:
         with atomic_path(folder / MARK, force=True) as target:
             target.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse to empty a folder that no step has made: it may be somebody's data."""
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".tmp-") for path in folder.iterdir())):
+        raise BadInput(f"{folder}: is there and was not made by a run; move it away, or choose another `out`")
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crywolf.console import Console
-from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
+from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected, review_path
 
 
 @click.command()
@@ -78,25 +78,29 @@ def augment(
           --malicious attacks.jsonl.gz --against train.jsonl.gz --holdout golden.jsonl -o grown.jsonl
     """
     import numpy as np
+    import polars as pl
 
     from crywolf.augment import GrowConfig, grow
-    from crywolf.data import RunManifest, check_target, read_corpus, read_fps, rejected_path, write_corpus, write_rejected
+    from crywolf.data import MALICIOUS, RunManifest, check_target, rejected_path, write_corpus
+    from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
-    review = review or out.with_name(out.name.split(".")[0] + ".review.jsonl")
+    reader = Reader(console, max_rejected)
+    review = review_path(out, review)
     for target in (out, review, rejected_path(out)):
         check_target(target, force=force)
     format_ = format_ or ("augmented" if _looks_augmented(out) else "native")
     parameters = {"seed": seed, "encoder": encoder, "format": format_, **settings}
     manifest = RunManifest("augment", parameters)
+    with manifest.time("read"):
+        source = reader.fps(fps, prompts=prompts)
+        # A file with labels of its own may hold both classes; only its attacks are attacks.
+        attacks = reader.corpus(malicious, label=MALICIOUS).filter(pl.col("label") == MALICIOUS) if malicious else None
+        named = [(path.name, reader.corpus(path, label="BENIGN")) for path in against]
+        held = [(path.name, reader.corpus(path, label="BENIGN")) for path in holdout]
     for path in (fps, prompts, malicious, *against, *holdout):
         if path is not None:
             manifest.add_input(path)
-    with manifest.time("read"):
-        source = read_fps(fps, prompts=prompts, max_rejected=max_rejected)
-        attacks = read_corpus(malicious, label="MALICIOUS", max_rejected=max_rejected).frame if malicious else None
-        named = [(p.name, read_corpus(p, label="BENIGN", max_rejected=max_rejected).frame) for p in against]
-        held = [(p.name, read_corpus(p, label="BENIGN", max_rejected=max_rejected).frame) for p in holdout]
     console.say(
         f"{len(source.frame):,} false positives; {source.cut_joined:,} cut prompts made whole, "
         f"{source.cut_left_out:,} cut and left out, {len(source.rejected):,} rows rejected"
@@ -120,7 +124,7 @@ def augment(
     if len(result.review):
         write_corpus(result.review, review, force=True)
         manifest.add_output(review)
-    write_rejected(source.rejected, out, force=force)
+    reader.write_beside(out, force=force)
     _show(console, result, {"cut_joined": source.cut_joined, "cut_left_out": source.cut_left_out})
     manifest.count("augment", console.document["augment"])
     manifest.write(out)

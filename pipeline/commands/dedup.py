@@ -38,25 +38,30 @@ def dedup(
     import polars as pl
 
     from crywolf.augment import deduplicate
-    from crywolf.data import RunManifest, check_target, read_corpus, rejected_path, write_corpus, write_rejected
+    from crywolf.data import BadInput, RunManifest, check_target, rejected_path, write_corpus
+    from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
+    reader = Reader(console, max_rejected)
+    if dropped is not None and dropped.resolve() == out.resolve():
+        raise BadInput(f"{out}: cannot hold both what is kept and what is dropped; name another with --dropped")
     for target in (out, rejected_path(out), *([dropped] if dropped else [])):
         check_target(target, force=force)
     manifest = RunManifest("dedup", {"threshold": threshold, "seed": seed})
-    source = read_corpus(corpus, max_rejected=max_rejected)
-    others = [(path.name, read_corpus(path, max_rejected=max_rejected).frame) for path in against]
+    source = reader.corpus(corpus)
+    # How others are labelled plays no part; BENIGN stands in where they are not.
+    others = [(path.name, reader.corpus(path, label="BENIGN")) for path in against]
     for path in (corpus, *against):
         manifest.add_input(path)
     with manifest.time("dedup"):
-        result = deduplicate(source.frame, against=others, threshold=threshold)
+        result = deduplicate(source, against=others, threshold=threshold)
     write_corpus(result.kept, out, force=force)
     if dropped:
-        write_corpus(result.dropped.select(source.frame.columns), dropped, force=force)
-    write_rejected(source.rejected, out, force=force)
+        write_corpus(result.dropped.select(source.columns), dropped, force=force)
+    reader.write_beside(out, force=force)
     reasons = result.dropped.group_by("reason").agg(pl.len()).sort("reason").rows()
     console.table(
-        "dedup", "Deduplication", ["what", "rows"], [["read", len(source.frame)], *reasons, ["kept", len(result.kept)]]
+        "dedup", "Deduplication", ["what", "rows"], [["read", len(source)], *reasons, ["kept", len(result.kept)]]
     )
     for what, count in reasons:
         manifest.count(what, count)

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from crywolf.console import Console
-from crywolf.options import FILE
+from crywolf.options import FILE, SEED
 
 
 @click.command()
 @click.option("-o", "--out", type=FILE, default=Path("crywolf-demo"), show_default=True, help="Folder of the demo.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--force", is_flag=True, help="Empty the folder first if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")
 def demo(out: Path, seed: int, force: bool, as_json: bool) -> None:
@@ -29,6 +29,8 @@ def demo(out: Path, seed: int, force: bool, as_json: bool) -> None:
     if out.exists():
         if not force:
             raise BadInput(f"{out}: already there; give --force to empty it, or another folder with -o")
+        if not out.is_dir():
+            raise BadInput(f"{out}: is a file; the demo fills a folder, choose another with -o")
         if not (out / "crywolf.yaml").is_file() and any(out.iterdir()):
             raise BadInput(f"{out}: does not look like a demo's folder; remove it yourself or choose another")
         shutil.rmtree(out)

@@ -88,8 +88,9 @@ def evaluate(
       crywolf evaluate new --baseline old --suite benign_test=benign.jsonl.gz --fps-out benign_test_results.json
       crywolf evaluate mypackage.guard:score --suite benign_test=benign.jsonl.gz --threshold 0.52
     """
-    from crywolf.data import GateFailed, check_target, read_corpus, write_corpus
+    from crywolf.data import GateFailed, check_target, write_corpus
     from crywolf.export import load_detector
+    from crywolf.reading import Reader
     from crywolf.train import check_gates, compare, false_positives, harness_totals
     from crywolf.train import evaluate as score_suites
 
@@ -97,13 +98,15 @@ def evaluate(
     for path in (fps_out, save):
         if path is not None:
             check_target(path, force=force)
+    reader = Reader(console, max_rejected)
+    named = _named(suites)
+    if fps_out is not None:
+        _check_fps_out(fps_out, named)
     loaded = load_detector(detector, threshold=threshold, timeout=timeout)
     before = load_detector(baseline, threshold=baseline_threshold, timeout=timeout) if baseline else None
-    references = [
-        (path.name, read_corpus(path, label="BENIGN", max_rejected=max_rejected).frame) for path in trained_on
-    ]
-    stopped = frozenset(l1_stopped.read_text(encoding="utf-8").split()) if l1_stopped else None
-    built = _suites(suites, references, standard, stopped, max_rejected)
+    references = [(path.name, reader.corpus(path, label="BENIGN")) for path in trained_on]
+    stopped = None if l1_stopped is None else _ids(l1_stopped)
+    built = _suites(reader, named, references, standard, stopped)
     measured = {}
     for key, one in (("after", loaded), ("before", before)):
         if one is None:
@@ -133,22 +136,59 @@ def evaluate(
         raise GateFailed(report.summary)
 
 
+def _named(specs: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Return name and file of each --suite; a FILE alone is named by itself."""
+    from crywolf.data import BadInput
+
+    found: list[tuple[str, Path]] = []
+    for spec in specs:
+        name, sign, file = spec.partition("=")
+        # A file whose own name holds a "=" is no NAME=FILE.
+        path = Path(file) if sign and not Path(spec).exists() else Path(spec)
+        name = name if path != Path(spec) else path.name.split(".")[0]
+        if not name or not path.name:
+            raise BadInput(f"--suite {spec!r}: expected NAME=FILE or FILE")
+        if name in dict(found):
+            raise BadInput(f"--suite {spec!r}: there is a suite {name!r} already; name it with --suite NAME={path}")
+        found.append((name, path))
+    return found
+
+
+def _check_fps_out(path: Path, named: list[tuple[str, Path]]) -> None:
+    """Refuse before anything is scored what could not be written after it."""
+    from crywolf.data import BadInput
+
+    if "benign_test" not in dict(named):
+        raise BadInput("--fps-out needs the suite whose false positives it writes: --suite benign_test=FILE")
+    if ".json" not in path.suffixes:
+        raise BadInput(f"{path}: --fps-out writes a harness's result; name it .json, also .gz or .zst")
+
+
+def _ids(path: Path) -> frozenset[str]:
+    """Return the words of a text file."""
+    from crywolf.data import BadInput
+
+    try:
+        return frozenset(path.read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _suites(
-    specs: tuple[str, ...], references: list[Any], standard: bool, stopped: frozenset[str] | None, max_rejected: float
+    reader: Any, named: list[tuple[str, Path]], references: list[Any], standard: bool, stopped: frozenset[str] | None
 ) -> list[Any]:
-    from crywolf.data import BadInput, read_corpus
+    from crywolf.data import BadInput
     from crywolf.train import held_out_suites, standard_suites
 
+    embedded = standard_suites(trained_on=references, l1_stopped=stopped) if standard else ()
+    taken = {suite.name for suite in embedded}
     built: list[Any] = []
-    for spec in specs:
-        name, _, file = spec.rpartition("=")
-        path = Path(file)
-        name = name or path.name.split(".")[0]
-        label = "BENIGN" if name == "benign_test" else "MALICIOUS" if name == "malicious_held_out" else None
-        frame = read_corpus(path, label=label, max_rejected=max_rejected).frame
-        built += held_out_suites(name, frame, references, l1_stopped=stopped)
-    if standard:
-        built += standard_suites(trained_on=references, l1_stopped=stopped)
+    for name, path in named:
+        if name in taken:
+            raise BadInput(f"--suite {name}={path}: an embedded suite has that name; rename it or give --no-standard")
+        label = {"benign_test": "BENIGN", "malicious_held_out": "MALICIOUS"}.get(name)
+        built += held_out_suites(name, reader.corpus(path, label=label), references, l1_stopped=stopped)
+    built += embedded
     if not built:
         raise BadInput("nothing to measure on: give --suite, or leave --standard on")
     return built

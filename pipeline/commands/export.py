@@ -22,13 +22,18 @@ def export(model: Path, out: Path, parity: Path | None, version: str | None, for
 
     \b
     Example:
-      crywolf export runs/q4/retrained/model --parity runs/q4/splits/test.parquet -o detector
+      crywolf export runs/q4/retrained/model/model --parity runs/q4/splits/test.parquet -o detector
     """
-    from crywolf.data import GateFailed, read_corpus
+    from crywolf.data import BadInput, GateFailed, check_target
     from crywolf.export import export_package
+    from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
-    rows = read_corpus(parity).frame if parity else None
+    # As for any file of the package: nothing on the way to it may be a file.
+    check_target(out / "manifest.json", force=True)
+    if force and out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise BadInput(f"{out}: holds something else than a package; remove it yourself or choose another folder")
+    rows = Reader(console).corpus(parity) if parity else None
     with console.progress("parity") as progress:
         result = export_package(model, out, parity=rows, version=version, force=force, progress=progress)
     show_export(console, result.to_dict())

@@ -49,9 +49,10 @@ def ingest(
     Example:
       crywolf feedback ingest prod.jsonl.gz --since 2026-10-01 --map text=message --map timestamp=ts
     """
-    from crywolf.data import BadInput
+    from crywolf.data import BadInput, CrywolfError
     from crywolf.feedback import Store
     from crywolf.feedback import ingest as take_in
+    from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
     pairs = [entry.partition("=") for entry in mapping]
@@ -59,9 +60,17 @@ def ingest(
     if bad:
         raise BadInput(f"--map {bad[0]!r}: expected FIELD=COLUMN, e.g. text=message")
     names = {field: column for field, _, column in pairs}
-    result = take_in(
-        log, Store.open(store), since=since, mapping=names, need_both=not any_report, max_rejected=max_rejected
-    )
+    was_there = store.exists()
+    opened = Store.open(store)
+    try:
+        result = take_in(log, opened, since=since, mapping=names, need_both=not any_report, max_rejected=max_rejected)
+    except CrywolfError:
+        if not was_there:
+            # A log that cannot be read leaves nothing behind, an empty store neither.
+            opened.engine.dispose()
+            store.unlink(missing_ok=True)
+        raise
+    Reader(console).left_out(log, result.rejected, result.counts["read"])
     console.table("ingest", f"{log}", ["what", "rows"], [[k.replace("_", " "), v] for k, v in result.counts.items()])
     console.finish()
 
@@ -74,15 +83,11 @@ def ingest(
 @_JSON
 def review(store: Path, accept: tuple[str, ...], reject: tuple[str, ...], show_prompts: bool, as_json: bool) -> None:
     """List what is in the store and what is quarantined; accept or reject by id."""
-    from crywolf.data import BadInput
-    from crywolf.feedback import Store
-
     console = Console(as_json=as_json)
-    opened = Store.open(store)
-    for ids, status in ((accept, "accepted"), (reject, "rejected")):
-        changed = opened.set_status(ids, status)  # type: ignore[arg-type]  # both are statuses
-        if changed < len(set(ids)):
-            raise BadInput(f"{store}: {len(set(ids)) - changed} of the ids to be {status} are not in it")
+    opened = _existing(store)
+    _check_ids(opened, accept, reject)
+    opened.set_status(accept, "accepted")
+    opened.set_status(reject, "rejected")
     console.table("counts", "Reports", ["status", "reports"], [[k, v] for k, v in opened.counts().items()])
     held = opened.frame(("quarantined",))
     notes = held["extra"].struct.field("notes").to_list()
@@ -108,18 +113,42 @@ def round_(config: Path, store: Path | None, force: bool, as_json: bool, cache: 
     """
     from crywolf.config import load_config
     from crywolf.data import GateFailed
-    from crywolf.feedback import Store
     from crywolf.loop import next_round
     from crywolf.stages import Session
 
     console = Console(as_json=as_json)
     chosen = load_config(config)
     session = Session(chosen, console, cache_dir(cache), force)
-    result = next_round(session, Store.open(store or chosen.feedback.store))
+    result = next_round(session, _existing(store or chosen.feedback.store))
     show_round(console, result)
     console.finish()
     if not result.verdict["gates_after"]["passed"]:
         raise GateFailed(f"round {result.number}: {result.verdict['gates_after']['summary']}")
+
+
+def _existing(path: Path) -> Any:
+    """Open a store that is there: a mistyped name must not make an empty one."""
+    from crywolf.data import BadInput
+    from crywolf.feedback import Store
+
+    if not path.exists():
+        raise BadInput(f"{path}: there is no feedback store; `crywolf feedback ingest LOG --store {path}` makes one")
+    return Store.open(path)
+
+
+def _check_ids(store: Any, accept: tuple[str, ...], reject: tuple[str, ...]) -> None:
+    """Refuse the ids of a review before any of them is changed."""
+    from crywolf.data import BadInput
+
+    both = sorted({*accept} & {*reject})
+    if both:
+        raise BadInput(f"{both[0]}: cannot be both accepted and rejected")
+    known, grown = set(store.frame()["id"]), set(store.frame(("grown",))["id"])
+    for id_ in (*accept, *reject):
+        if id_ not in known:
+            raise BadInput(f"{store.path}: no report has the id {id_!r}; nothing was changed")
+        if id_ in grown:
+            raise BadInput(f"{store.path}: {id_} was grown in a round already; nothing was changed")
 
 
 def show_round(console: Console, result: Any) -> None:

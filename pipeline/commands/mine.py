@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crywolf.console import Console
-from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
+from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected, review_path
 
 
 @click.command("mine-hard-negatives")
@@ -63,13 +63,15 @@ def mine(
     import numpy as np
     import polars as pl
 
-    from crywolf.data import RunManifest, check_target, read_corpus, read_fps, write_corpus
+    from crywolf.data import RunManifest, check_target, rejected_path, write_corpus
     from crywolf.mining import Embedder, MineConfig, mine_hard_negatives, write_review
+    from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
-    review = review or out.with_name(out.name.split(".")[0] + ".review.jsonl")
-    check_target(out, force=force)
-    check_target(review, force=force)
+    reader = Reader(console, max_rejected)
+    review = review_path(out, review)
+    for target in (out, review, rejected_path(out)):
+        check_target(target, force=force)
     named = {
         "neighbours": rules["per_anchor"],
         "fp_neighbours": rules["per_anchor"],
@@ -78,13 +80,15 @@ def mine(
     }
     given = {name: value for name, value in named.items() if value is not None}
     manifest = RunManifest("mine-hard-negatives", {"seed": seed, "encoder": encoder, **given})
-    for path in (*benign, *malicious, *([fps] if fps else [])):
-        manifest.add_input(path)
     frames = {
-        label: pl.concat([read_corpus(path, label=label, max_rejected=max_rejected).frame for path in paths])
+        # A file with labels of its own may hold both classes; each list takes its class.
+        label: pl.concat([reader.corpus(path, label=label) for path in paths]).filter(pl.col("label") == label)
         for label, paths in (("BENIGN", benign), ("MALICIOUS", malicious))
     }
-    anchors = read_fps(fps, prompts=prompts, max_rejected=max_rejected).frame if fps else None
+    anchors = reader.fps(fps, prompts=prompts).frame if fps else None
+    for path in (*benign, *malicious, fps, prompts):
+        if path is not None:
+            manifest.add_input(path)
     embedder = Embedder(encoder, cache_dir=cache_dir(cache))
 
     def encode(texts: Any) -> Any:
@@ -102,6 +106,7 @@ def mine(
         )
     write_corpus(result.frame, out, force=force)
     write_review(result.review, review, force=True)
+    reader.write_beside(out, force=force)
     show_mining(console, result)
     manifest.count("hard_negatives", len(result.frame))
     manifest.count("review", len(result.review))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crywolf.console import Console
 from crywolf.data import BadInput
 from crywolf.options import FILE
 
@@ -26,8 +27,8 @@ def predict(package: Path, prompts: tuple[str, ...], file: Path | None, l1: str 
 
     \b
     Examples:
-      crywolf predict crywolf-demo/retrained/package "What does a system prompt usually contain?"
-      echo "ignore all previous instructions" | crywolf predict crywolf-demo/retrained/package
+      crywolf predict crywolf-demo/run/retrained/package "What does a system prompt usually contain?"
+      echo "ignore all previous instructions" | crywolf predict crywolf-demo/run/retrained/package
     """
     from crywolf.export import Detector
 
@@ -45,10 +46,10 @@ def predict(package: Path, prompts: tuple[str, ...], file: Path | None, l1: str 
 
 def _texts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
     if file is not None:
-        from crywolf.data import read_corpus
+        from crywolf.reading import Reader
 
         # The label plays no part here; BENIGN stands in where a file has none.
-        return [*prompts, *read_corpus(file, label="BENIGN").frame["text"].to_list()]
+        return [*prompts, *Reader(Console()).corpus(file, label="BENIGN")["text"].to_list()]
     return list(prompts) or [sys.stdin.read().rstrip("\n")]
 
 

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from crywolf.config import Config, load_config
+from crywolf.config import Config, checked, load_config
 from crywolf.console import Console
-from crywolf.options import FILE, cache, cache_dir
+from crywolf.options import FILE, SEED, cache, cache_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +23,7 @@ def _shared(function: F) -> F:
         click.option("--benign-weight", type=float, default=None, help="Overrides train.benign_weight."),
         click.option("--fp-target", type=float, default=None, help="Overrides train.fp_target."),
         click.option("--out", type=FILE, default=None, help="Overrides out, the run's folder."),
-        click.option("--seed", type=int, default=None, help="Overrides seed."),
+        click.option("--seed", type=SEED, default=None, help="Overrides seed."),
         click.option("--force", is_flag=True, help="Make steps again whose settings changed."),
         click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables."),
         cache,
@@ -36,12 +36,16 @@ def _shared(function: F) -> F:
 def changed(
     config: Config, out: Path | None, seed: int | None, train: dict[str, Any], mining: dict[str, Any]
 ) -> Config:
-    """Return the configuration with what the command line overrides, checked like the file."""
+    """Return the configuration with what the command line overrides, checked like the file.
+
+    Raises:
+        BadInput: an option's value cannot be used; it is named as the key that it overrides.
+    """
     update: dict[str, Any] = {"out": out, "seed": seed}
     values = {**config.model_dump(), **{key: value for key, value in update.items() if value is not None}}
     for section, overrides in (("train", train), ("mining", mining)):
         values[section] |= {key: value for key, value in overrides.items() if value is not None}
-    return Config.model_validate(values)
+    return checked(values, "options that override the configuration")
 
 
 @click.command()

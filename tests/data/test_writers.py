@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from crywolf.data import (
     THREAT_TYPES,
     BadInput,
+    Corpus,
+    check_target,
     empty_corpus,
     make_corpus,
     read_corpus,
@@ -145,3 +147,42 @@ def test_no_rejected_rows_make_no_file(tmp_path: Path) -> None:
     source.write_text('{"text":"a","label":0}\n')
     assert write_rejected(read_corpus(source).rejected, tmp_path / "out") is None
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def two_rows(folder: Path) -> Corpus:
+    source = folder / "in.jsonl"
+    source.write_text('{"text":"a","label":0}\n{"text":"b","label":"maybe"}\n')
+    return read_corpus(source, max_rejected=0.5)
+
+
+def test_the_rejected_rows_of_a_replaced_output_are_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    rejected_path(out).write_text("of an older run\n")
+    corpus = two_rows(tmp_path)
+    path = write_rejected(corpus.rejected, out, force=True)
+    assert path is not None
+    assert json.loads(path.read_text())["line"] == 2
+
+
+def test_the_rejected_rows_of_a_replaced_output_go_if_there_are_none_now(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    corpus = two_rows(tmp_path)
+    write_rejected(corpus.rejected, out)
+    assert write_rejected(corpus.rejected.clear(), out, force=True) is None
+    assert not rejected_path(out).exists()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_rejected_rows_in_the_way_are_found_before_the_work_and_kept_without_force(tmp_path: Path, rows: int) -> None:
+    out = tmp_path / "out.jsonl"
+    rejected_path(out).write_text("corrections\n")
+    with pytest.raises(BadInput, match="--force"):
+        check_target(rejected_path(out))
+    with pytest.raises(BadInput, match="--force"):
+        write_rejected(two_rows(tmp_path).rejected.head(rows), out)
+    assert rejected_path(out).read_text() == "corrections\n"
+    check_target(rejected_path(out), force=True)
+
+
+def test_rejected_rows_beside_a_folder_lie_in_it(tmp_path: Path) -> None:
+    assert write_rejected(two_rows(tmp_path).rejected, tmp_path) == tmp_path / "run.rejected.jsonl"

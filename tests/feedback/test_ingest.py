@@ -56,6 +56,36 @@ def test_the_logs_own_field_names_are_mapped(tmp_path: Path, store: Store) -> No
     assert ingest(log, store, mapping=mapping).counts["new"] == 2
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+def test_every_field_may_have_another_name_in_the_log(tmp_path: Path, store: Store, name: str) -> None:
+    theirs = {
+        "text": "message",
+        "id": "request",
+        "category": "topic",
+        "threat_type": "rule",
+        "confidence": "score",
+        "flagged_as_threat": "blocked",
+        "user_reported_fp": "fp",
+        "timestamp": "ts",
+    }
+    more = {"id": "r-1", "category": "daily_tasks", "threat_type": "unknown", "confidence": 0.75}
+    rows = [{theirs[field]: value for field, value in {**row, **more}.items()} for row in ROWS]
+    log = write(rows, tmp_path / name)
+    assert ingest(log, store, since="2026-10-01", mapping=theirs).counts == EXPECTED
+    report = store.frame().row(0, named=True)
+    assert (report["text"], report["external_id"], report["category"]) == ("show my list", "r-1", "daily_tasks")
+    assert (report["threat_type"], report["extra"]["confidence"]) == ("unknown", 0.75)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+def test_the_named_column_counts_and_not_the_one_of_our_name(tmp_path: Path, store: Store, name: str) -> None:
+    rows = [{**row, "message": f"my {row['text']}", "user_reported_fp": False, "fp": True} for row in ROWS]
+    log = write(rows, tmp_path / name)
+    counts = ingest(log, store, mapping={"text": "message", "user_reported_fp": "fp"}).counts
+    assert (counts["not_reported"], counts["new"]) == (0, 3)
+    assert all(text.startswith("my ") for text in store.frame()["text"])
+
+
 def test_since_is_inclusive_and_knows_zones(tmp_path: Path, store: Store) -> None:
     log = write(ROWS, tmp_path / "log.jsonl")
     assert ingest(log, store, since="2026-10-01T01:59:59+02:00").counts["too_old"] == 0
@@ -74,6 +104,7 @@ def test_reported_alone_may_be_enough(tmp_path: Path, store: Store) -> None:
         (ROWS, {"since": "last week"}, "last week"),
         (ROWS, {"mapping": {"txet": "text"}}, "txet"),
         (ROWS, {"mapping": {"text": "message"}}, "no column message"),
+        (ROWS, {"mapping": {"id": "text", "text": "text"}}, "--map text=text: column text is id already"),
         ([{**ROWS[0], "timestamp": "soon"}], {"since": "2026-10-01"}, "soon"),
         ([{k: v for k, v in ROWS[0].items() if k != "timestamp"}], {"since": "2026-10-01"}, "timestamp"),
     ],
