@@ -20,7 +20,7 @@ from .schema import (
     text_ids,
 )
 from .types import Encode, Progress, Score
-from .writers import rejected_path, write_corpus, write_rejected
+from .writers import check_output, rejected_path, write_corpus, write_rejected
 
 __all__ = [
     "BENIGN",
@@ -44,6 +44,7 @@ __all__ = [
     "Score",
     "atomic_path",
     "check_corpus",
+    "check_output",
     "check_target",
     "empty_corpus",
     "file_hash",

@@ -59,6 +59,16 @@ def write_corpus(
     return target
 
 
+def check_output(path: str | Path, *, format: Format | None = None, force: bool = False) -> Path:
+    """Say before any work starts whether contract rows may be written to a path.
+
+    Raises:
+        BadInput: as `check_target`, or the name does not fit the format.
+    """
+    _check_format(Path(path), format)
+    return check_target(path, force=force)
+
+
 def write_rejected(rejected: pl.DataFrame, beside: str | Path, *, force: bool = False) -> Path | None:
     """Make the file of rejected rows beside an output say what this output's reader rejected.
 

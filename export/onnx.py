@@ -38,7 +38,23 @@ def write_onnx(module: Any, path: Path) -> Path:
             dynamo=True,
             external_data=False,
         )
+    _strip(path)
     return path
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes beside the graph: stack traces with paths of this machine, in every node.
+
+    Without them the same weights give the same file wherever it was made.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def quantize(source: Path, target: Path) -> Path:

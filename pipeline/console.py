@@ -5,11 +5,15 @@ Takes plain rows and numbers; gives output on stdout (results) and stderr (progr
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from crywolf.data import Progress
+
+LINE_SECONDS = 30.0
+"""Where there is no terminal, long work says this often how far it is."""
 
 
 class Console:
@@ -22,6 +26,7 @@ class Console:
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.document: dict[str, Any] = {}
+        self._bars: Any = None
 
     def say(self, line: str) -> None:
         """Print a line for people on stderr: what is being done."""
@@ -58,16 +63,49 @@ class Console:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
-        """Give a callback (done, total) that draws a bar on a terminal and stays silent elsewhere."""
-        if self.as_json or not sys.stderr.isatty():
+        """Give a callback (done, total): a bar on a terminal, elsewhere a line twice a minute, with --json nothing.
+
+        Inside another progress the bar stands under the outer one.
+        """
+        if self.as_json:
             yield lambda done, total: None
-            return
+        elif not sys.stderr.isatty():
+            yield self._lines(label)
+        elif self._bars is None:
+            with self._new_bars() as self._bars:
+                try:
+                    yield self._bar(label)
+                finally:
+                    self._bars = None
+        else:
+            bars, before = self._bars, set(self._bars.task_ids)
+            try:
+                yield self._bar(label)
+            finally:
+                for task in set(bars.task_ids) - before:
+                    bars.remove_task(task)
+
+    def _bar(self, label: str) -> Progress:
+        bars = self._bars
+        task = bars.add_task(label, total=None)
+        return lambda done, total: bars.update(task, completed=done, total=total)
+
+    def _new_bars(self) -> Any:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._rich(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return Progress(*columns, console=self._rich(stderr=True), transient=True)
+
+    def _lines(self, label: str) -> Progress:
+        last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_SECONDS:
+                last = time.monotonic()
+                self.say(f"{label}: {done:,} of {total:,}")
+
+        return tell
 
     def finish(self) -> None:
         """Print the JSON document, if that was asked for."""
@@ -75,11 +113,11 @@ class Console:
             json.dump(self.document, sys.stdout, indent=2, ensure_ascii=False, default=str)
             sys.stdout.write("\n")
 
-    @staticmethod
-    def _rich(*, stderr: bool = False) -> Any:
+    def _rich(self, *, stderr: bool = False) -> Any:
         from rich.console import Console as RichConsole
 
-        return RichConsole(stderr=stderr)
+        # Beside a bar everything for stderr goes through the bar, or it would be drawn over.
+        return self._bars.console if stderr and self._bars is not None else RichConsole(stderr=stderr)
 
 
 def cell(value: Any) -> str:

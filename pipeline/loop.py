@@ -83,7 +83,7 @@ def run_train(session: Session) -> Trained:
 def benign_test(session: Session) -> pl.DataFrame | None:
     """Read the user's benign test set; None where none is configured."""
     path = session.config.evaluate.benign_test
-    return None if path is None else read_corpus(path, label="BENIGN").frame
+    return None if path is None else session.reader.corpus(path, label="BENIGN")
 
 
 def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suites: Sequence[Named] = ()) -> Retrained:

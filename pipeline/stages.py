@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_clusters, nearest_reference
-from crywolf.data import BadInput, RunManifest, file_hash, read_corpus, read_fps, write_corpus
+from crywolf.data import BadInput, RunManifest, file_hash, write_corpus
 from crywolf.mining import Embedder, MineConfig, MineResult, mine_hard_negatives, write_review
 from crywolf.train import (
     Assembly,
@@ -35,6 +35,7 @@ from crywolf.train import (
 
 from .config import Config
 from .console import Console
+from .reading import Reader
 from .workspace import Workspace, fingerprint
 
 Named = tuple[str, pl.DataFrame]
@@ -74,6 +75,11 @@ class Session:
         return Workspace(self.config.out, self.force)
 
     @cached_property
+    def reader(self) -> Reader:
+        """Reads the configured files and says which rows it left out."""
+        return Reader(self.console, self.config.data.max_rejected)
+
+    @cached_property
     def embedder(self) -> Embedder:
         """The sentence encoder of guards and mining, its vectors cached on disk."""
         return Embedder(cache_dir=self.cache)
@@ -100,16 +106,16 @@ def read_originals(session: Session) -> Originals:
     """Read the configured benign and malicious files and draw the configured number of rows."""
     data = session.config.data
     rng = session.rng("originals")
-    benign = _read_all(data.benign, "BENIGN", data.max_rejected)
-    malicious = _read_all(data.malicious, "MALICIOUS", data.max_rejected)
+    benign = _read_all(session, data.benign, "BENIGN")
+    malicious = _read_all(session, data.malicious, "MALICIOUS")
     benign, pool = _draw(benign, data.benign_limit, data.holdout_sources, rng)
     malicious, _ = _draw(malicious, data.malicious_limit, data.holdout_sources, rng)
     hashes = {str(path): file_hash(path) for path in (*data.benign, *data.malicious)}
     return Originals(pl.concat([benign, malicious]), pool, hashes)
 
 
-def _read_all(paths: Sequence[Path], label: str, max_rejected: float) -> pl.DataFrame:
-    frames = [read_corpus(path, label=label, max_rejected=max_rejected).frame for path in paths]
+def _read_all(session: Session, paths: Sequence[Path], label: str) -> pl.DataFrame:
+    frames = [session.reader.corpus(path, label=label) for path in paths]
     # A file that has labels of its own may hold both classes; each list takes its class.
     frame = pl.concat(frames).filter(pl.col("label").cast(pl.String) == label)
     if frame.is_empty():
@@ -276,7 +282,7 @@ def configured_fps(session: Session) -> pl.DataFrame | None:
     data = session.config.data
     if data.fps is None:
         return None
-    read = read_fps(data.fps, prompts=data.prompts, max_rejected=data.max_rejected)
+    read = session.reader.fps(data.fps, prompts=data.prompts)
     session.console.result(
         "fps",
         {"read": len(read.frame), "cut_joined": read.cut_joined, "cut_left_out": read.cut_left_out},
@@ -303,7 +309,7 @@ def grow_fps(
     holdouts: Sequence[Named],
     per_fp: int | None = None,
 ) -> GrowResult:
-    """Grow false positives under all guards, and save rows and review queue."""
+    """Grow false positives under all guards, give the rows their configured weight, and save them and the queue."""
     section = session.config.augment
     config = GrowConfig(
         per_fp=per_fp or section.per_fp,
@@ -322,6 +328,7 @@ def grow_fps(
             rng=session.rng(name),
             progress=progress,
         )
+    result = replace(result, frame=_weighted(result.frame, session.config.train.grown_weight))
     folder = session.config.out / name
     write_corpus(fps, folder / GROWN_FPS, force=True)
     write_corpus(result.frame, folder / "grown.jsonl.gz", force=True)
@@ -350,20 +357,20 @@ def join_training(
     mined: pl.DataFrame | None,
     holdouts: Sequence[Named],
 ) -> Assembly:
-    """Assemble the training table, grown rows and hard negatives with their configured weights."""
+    """Assemble the training table, hard negatives with their configured weight."""
     section = session.config.train
-
-    def weighted(frame: pl.DataFrame, weight: float) -> pl.DataFrame:
-        return frame.with_columns(pl.lit(weight, pl.Float32).alias("weight"))
-
     return assemble(
         originals,
-        weighted(grown, section.grown_weight),
-        None if mined is None else weighted(mined, section.hard_weight),
+        grown,
+        None if mined is None else _weighted(mined, section.hard_weight),
         budget=section.grown_budget,
         holdouts=holdouts,
         rng=session.rng("assemble"),
     )
+
+
+def _weighted(frame: pl.DataFrame, weight: float) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(weight, pl.Float32).alias("weight"))
 
 
 def build_suites(
@@ -387,12 +394,12 @@ def build_suites(
 
 def user_suites(session: Session) -> list[Named]:
     """Read the user's further suites, named by their files."""
-    return [(path.name.split(".")[0], read_corpus(path).frame) for path in session.config.evaluate.suites]
+    return [(path.name.split(".")[0], session.reader.corpus(path)) for path in session.config.evaluate.suites]
 
 
 def user_holdouts(session: Session) -> list[Named]:
     """Read the user's holdouts, named by their files."""
-    return [(path.name, read_corpus(path, label="BENIGN").frame) for path in session.config.data.holdouts]
+    return [(path.name, session.reader.corpus(path, label="BENIGN")) for path in session.config.data.holdouts]
 
 
 def standing_holdouts(session: Session, split: Split) -> list[Named]:

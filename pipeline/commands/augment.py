@@ -1,7 +1,7 @@
 """`crywolf augment`: benign training data grown from a file of false positives."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -54,7 +54,7 @@ def augment(
     against: tuple[Path, ...],
     holdout: tuple[Path, ...],
     out: Path,
-    format_: str | None,
+    format_: Literal["native", "augmented"] | None,
     review: Path | None,
     max_rejected: float,
     encoder: str | None,
@@ -81,15 +81,16 @@ def augment(
     import polars as pl
 
     from crywolf.augment import GrowConfig, grow
-    from crywolf.data import MALICIOUS, RunManifest, check_target, rejected_path, write_corpus
+    from crywolf.data import MALICIOUS, RunManifest, check_output, rejected_path, write_corpus
     from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
     reader = Reader(console, max_rejected)
     review = review_path(out, review)
-    for target in (out, review, rejected_path(out)):
-        check_target(target, force=force)
     format_ = format_ or ("augmented" if _looks_augmented(out) else "native")
+    check_output(out, format=format_, force=force)
+    for target in (review, rejected_path(out)):
+        check_output(target, force=force)
     parameters = {"seed": seed, "encoder": encoder, "format": format_, **settings}
     manifest = RunManifest("augment", parameters)
     with manifest.time("read"):
@@ -119,7 +120,7 @@ def augment(
             rng=np.random.default_rng(seed),
             progress=progress,
         )
-    write_corpus(result.frame, out, format="augmented" if format_ == "augmented" else None, force=force)
+    write_corpus(result.frame, out, format=format_, force=force)
     manifest.add_output(out)
     if len(result.review):
         write_corpus(result.review, review, force=True)

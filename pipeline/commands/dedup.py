@@ -38,7 +38,7 @@ def dedup(
     import polars as pl
 
     from crywolf.augment import deduplicate
-    from crywolf.data import BadInput, RunManifest, check_target, rejected_path, write_corpus
+    from crywolf.data import BadInput, RunManifest, check_output, rejected_path, write_corpus
     from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
@@ -46,7 +46,7 @@ def dedup(
     if dropped is not None and dropped.resolve() == out.resolve():
         raise BadInput(f"{out}: cannot hold both what is kept and what is dropped; name another with --dropped")
     for target in (out, rejected_path(out), *([dropped] if dropped else [])):
-        check_target(target, force=force)
+        check_output(target, force=force)
     manifest = RunManifest("dedup", {"threshold": threshold, "seed": seed})
     source = reader.corpus(corpus)
     # How others are labelled plays no part; BENIGN stands in where they are not.

@@ -88,16 +88,17 @@ def evaluate(
       crywolf evaluate new --baseline old --suite benign_test=benign.jsonl.gz --fps-out benign_test_results.json
       crywolf evaluate mypackage.guard:score --suite benign_test=benign.jsonl.gz --threshold 0.52
     """
-    from crywolf.data import GateFailed, check_target, write_corpus
+    from crywolf.data import GateFailed, check_output, check_target, write_corpus
     from crywolf.export import load_detector
     from crywolf.reading import Reader
     from crywolf.train import check_gates, compare, false_positives, harness_totals
     from crywolf.train import evaluate as score_suites
 
     console = Console(as_json=as_json)
-    for path in (fps_out, save):
-        if path is not None:
-            check_target(path, force=force)
+    if fps_out is not None:
+        check_output(fps_out, format="harness", force=force)
+    if save is not None:
+        check_target(save, force=force)
     reader = Reader(console, max_rejected)
     named = _named(suites)
     if fps_out is not None:

@@ -63,7 +63,7 @@ def mine(
     import numpy as np
     import polars as pl
 
-    from crywolf.data import RunManifest, check_target, rejected_path, write_corpus
+    from crywolf.data import RunManifest, check_output, rejected_path, write_corpus
     from crywolf.mining import Embedder, MineConfig, mine_hard_negatives, write_review
     from crywolf.reading import Reader
 
@@ -71,7 +71,7 @@ def mine(
     reader = Reader(console, max_rejected)
     review = review_path(out, review)
     for target in (out, review, rejected_path(out)):
-        check_target(target, force=force)
+        check_output(target, force=force)
     named = {
         "neighbours": rules["per_anchor"],
         "fp_neighbours": rules["per_anchor"],

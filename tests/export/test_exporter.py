@@ -86,3 +86,13 @@ def test_an_altered_model_folder_is_not_exported(model_dir: Path, tmp_path: Path
     with pytest.raises(CorruptPackage, match=r"model\.safetensors"):
         export_package(copy, tmp_path / "p")
     assert not (tmp_path / "p").exists()
+
+
+def test_the_packaged_model_tells_no_path_and_is_the_same_each_time(package: Path, model_dir: Path) -> None:
+    import crywolf.train
+
+    content = (package / "model.int8.onnx").read_bytes()
+    assert b"stack_trace" not in content
+    assert str(Path(crywolf.train.__file__).parent).encode() not in content
+    again = export_package(model_dir, package.parent / "again").path
+    assert (again / "model.int8.onnx").read_bytes() == content

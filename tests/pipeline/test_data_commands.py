@@ -1,0 +1,138 @@
+"""`augment`, `dedup` and `mine-hard-negatives` from files to files, with the real encoder and all guards."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from crywolf.augment import nearest_reference
+from crywolf.data import make_corpus, read_corpus, write_corpus
+from crywolf.data.embedded import benign_seeds, malicious_seeds
+
+
+@pytest.fixture(scope="module")
+def grown(inputs: Any, cache: Path, crywolf: Callable, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One growth with everything that may be given, into the native format."""
+    folder = tmp_path_factory.mktemp("grown")
+    # A holdout that repeats a false positive, give or take a stop: nothing may be grown from that one.
+    held = inputs.fps.head(1).with_columns(text=pl.col("text") + ".")
+    write_corpus(make_corpus(held.select("text"), label="BENIGN"), folder / "golden.jsonl")
+    ran = crywolf(
+        *("augment", "--from-fps", inputs / "benign_test_results.json", "--prompts", inputs / "prompts.jsonl"),
+        *("--malicious", inputs / "malicious.csv", "--against", inputs / "benign.jsonl.gz"),
+        *("--holdout", folder / "golden.jsonl", "--per-fp", 6, "--cache", cache, "--json", "-o", folder / "out.jsonl"),
+    )
+    assert ran.code == 0, ran.err
+    return folder, ran
+
+
+def test_augment_keeps_clear_of_everything_it_was_given(grown: Any, inputs: Any) -> None:
+    folder, _ = grown
+    rows = read_corpus(folder / "out.jsonl").frame
+    texts = rows["text"].to_list()
+    assert set(rows["label"].cast(pl.String)) == {"BENIGN"}
+    for reference in (inputs / "malicious.csv", inputs / "benign.jsonl.gz", folder / "golden.jsonl"):
+        known = read_corpus(reference, label="BENIGN").frame["text"].to_list()
+        assert (nearest_reference(texts, known) < 0).all(), reference
+    assert not set(inputs.fps["text"]) & set(texts)
+
+
+def test_augment_grows_whole_prompts_and_none_of_the_holdout(grown: Any, inputs: Any) -> None:
+    folder, ran = grown
+    rows = read_corpus(folder / "out.jsonl").frame.filter(pl.col("source") == "augmented")
+    assert ran.document["augment"]["cut_joined"] == inputs.cut > 0
+    # `origin_id` is the id of the whole prompt: a cut one would have another.
+    assert set(rows["origin_id"]) <= set(inputs.fps["id"][1:])
+    assert rows.group_by("origin_id").len()["len"].max() <= 6
+    assert len(rows) >= 3 * (len(inputs.fps) - 1)
+    assert ran.document["augment"]["stats"]["held_out_fps"] == 1
+
+
+def test_augment_accounts_for_every_candidate(grown: Any) -> None:
+    folder, ran = grown
+    told = ran.document["augment"]
+    stats = told["stats"]
+    found = len(read_corpus(folder / "out.jsonl").frame)
+    assert stats["samples"] == found
+    assert stats["candidates"] == found + stats["surplus"] + stats["review"] + sum(told["drops"].values())
+    manifest = json.loads((folder / "out.jsonl.manifest.json").read_text(encoding="utf-8"))
+    assert len(manifest["inputs"]) == 5
+    assert "fp_details" not in json.dumps(manifest)
+
+
+def test_augment_writes_the_harness_s_shape_when_the_name_says_so(
+    inputs: Any, cache: Path, crywolf: Callable, tmp_path: Path
+) -> None:
+    out = tmp_path / "first.augmented.jsonl"
+    options = ("--prompts", inputs / "prompts.jsonl", "--per-fp", 2, "--no-guards", "--cache", cache, "-o", out)
+    ran = crywolf("augment", "--from-fps", inputs / "benign_test_results.json", *options)
+    assert ran.code == 0, ran.err
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {"prompt", "label", "category"} <= set(rows[0])
+    originals = {row["original_fp"] for row in rows if row.get("original_fp")}
+    assert originals <= set(inputs.fps["text"])
+    assert any(row.get("why_hard") for row in rows)
+
+
+def test_augment_twice_gives_the_same_rows_and_another_seed_others(
+    inputs: Any, cache: Path, crywolf: Callable, tmp_path: Path
+) -> None:
+    texts = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.jsonl"
+        options = ("--prompts", inputs / "prompts.jsonl", "--per-fp", 2, "--no-guards", "--no-twins", "--seed", seed)
+        ran = crywolf(
+            "augment", "--from-fps", inputs / "benign_test_results.json", *options, "--cache", cache, "-o", out
+        )
+        assert ran.code == 0, ran.err
+        texts[name] = read_corpus(out).frame["text"].to_list()
+    assert texts["a"] == texts["b"] != texts["c"]
+
+
+def test_augment_refuses_a_name_it_cannot_write_before_it_reads(inputs: Any, crywolf: Callable, tmp_path: Path) -> None:
+    ran = crywolf("augment", "--from-fps", tmp_path / "missing.json", "-o", tmp_path / "out.xlsx")
+    assert ran.code == 2
+    assert "out.xlsx" in ran.err
+    assert "missing.json" not in ran.err
+
+
+def test_dedup_keeps_the_first_of_a_pair_and_what_no_other_corpus_has(crywolf: Callable, tmp_path: Path) -> None:
+    seeds = benign_seeds().head(40)["text"].to_list()
+    corpus = [*seeds[:30], *(f"{text}!" for text in seeds[:5] if len(text) > 40)]
+    write_corpus(make_corpus([{"text": text} for text in corpus], label="BENIGN"), tmp_path / "in.parquet")
+    write_corpus(make_corpus([{"text": text} for text in seeds[25:40]], label="BENIGN"), tmp_path / "train.csv")
+    out, dropped = tmp_path / "out.jsonl.gz", tmp_path / "dropped.csv"
+    ran = crywolf(
+        *("dedup", tmp_path / "in.parquet", "--against", tmp_path / "train.csv"),
+        *("-o", out, "--dropped", dropped, "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert read_corpus(out).frame["text"].to_list() == seeds[:25]
+    assert sorted(read_corpus(dropped).frame["text"]) == sorted(set(corpus) - set(seeds[:25]))
+
+
+def test_mining_takes_the_border_and_sends_what_looks_like_an_attack_to_review(
+    crywolf: Callable, cache: Path, tmp_path: Path
+) -> None:
+    attacks = malicious_seeds().gather_every(6)
+    # Labelled benign, and word for word an attack but for the polite ending.
+    hidden = attacks["text"].to_list()[3] + " thanks"
+    benign = pl.concat([benign_seeds(), make_corpus([{"text": hidden}], label="BENIGN")])
+    write_corpus(benign, tmp_path / "benign.jsonl")
+    write_corpus(attacks, tmp_path / "attacks.jsonl")
+    ran = crywolf(
+        *("mine-hard-negatives", "--benign", tmp_path / "benign.jsonl", "--malicious", tmp_path / "attacks.jsonl"),
+        *("--cache", cache, "-o", tmp_path / "hard.jsonl", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    hard = read_corpus(tmp_path / "hard.jsonl").frame
+    review = read_corpus(tmp_path / "hard.review.jsonl", label="BENIGN").frame
+    assert hidden in review["text"].to_list()
+    assert hidden not in hard["text"].to_list()
+    assert 0 < len(hard) < len(benign) / 2
+    assert set(hard["text"]) < set(benign["text"])
+    table = {row["rule"]: row for row in ran.document["mining"]}
+    assert table["selected"]["kept"] == len(hard)
