@@ -2,6 +2,7 @@
 # make test   lint, types and every test
 # make check  lint and types alone
 # make bench-loop CORPUS=DIR   the honest loop on real corpora; writes docs/bench/loop.md
+# make bench-read  seconds to read 236,000 rows
 # make clean  what the above made, the environment too
 PYTHON ?= python3
 CORPUS ?= ../shared/corpus
@@ -9,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TYPES := build/types
 
-.PHONY: demo test check clean bench-loop
+.PHONY: demo test check clean bench-loop bench-read
 
 demo: $(READY)
 	$(BIN)/crywolf demo --force -o crywolf-demo
@@ -25,6 +26,9 @@ check: $(READY)
 
 bench-loop: $(READY)
 	$(BIN)/python benchmarks/loop.py --corpus $(CORPUS)
+
+bench-read: $(READY)
+	$(BIN)/python benchmarks/reading.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
