@@ -22,7 +22,10 @@ from crywolf.config import Config
 from crywolf.console import Console
 from crywolf.data import read_corpus
 from crywolf.export import Detector
+from crywolf.inputs import Named, read_originals
+from crywolf.session import Session
 from crywolf.train import Rate, Split, split_held_out
+from crywolf.workspace import fingerprint
 
 HELD_SOURCES = ("nl2bash", "clinc150")
 LABEL = pl.col("label").cast(pl.String)
@@ -41,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.perf_counter()
-    session = stages.Session(configuration(arguments), Console(), arguments.out / "cache", force=True)
+    session = Session(configuration(arguments), Console(), arguments.out / "cache", force=True)
     result = run(session, arguments)
     result["minutes"] = round((time.perf_counter() - start) / 60, 1)
     arguments.docs.mkdir(parents=True, exist_ok=True)
@@ -69,9 +72,9 @@ def configuration(arguments: argparse.Namespace) -> Config:
     )
 
 
-def run(session: stages.Session, arguments: argparse.Namespace) -> dict[str, Any]:
+def run(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the base, harvest, train the arms, measure."""
-    split = stages.prepare(session, stages.read_originals(session))
+    split = stages.prepare(session, read_originals(session))
     base = stages.train_detector(session, "base", split.train, split)
     held = split.held_out.filter(LABEL == "BENIGN")
     flagged = pl.Series(scores_of(session, base, held, "held sources") >= Detector.load(base).threshold)
@@ -111,7 +114,7 @@ def run(session: stages.Session, arguments: argparse.Namespace) -> dict[str, Any
     }
 
 
-def laid_aside(session: stages.Session, held: pl.DataFrame) -> pl.Series:
+def laid_aside(session: Session, held: pl.DataFrame) -> pl.Series:
     """Return which rows are kept from growth: a fifth of the near-duplicate clusters, flagged or not."""
     clusters = near_duplicate_clusters(held["text"].to_list())
     names = np.unique(clusters)
@@ -120,7 +123,7 @@ def laid_aside(session: stages.Session, held: pl.DataFrame) -> pl.Series:
 
 
 def added_arms(
-    session: stages.Session, split: Split, fps: pl.DataFrame, holdouts: Sequence[stages.Named], added: int
+    session: Session, split: Split, fps: pl.DataFrame, holdouts: Sequence[Named], added: int
 ) -> dict[str, Path]:
     """Train the arms that add rows, both as many."""
     attacks = split.train.filter(LABEL == "MALICIOUS")
@@ -139,10 +142,10 @@ def added_arms(
     }
 
 
-def scores_of(session: stages.Session, package: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
+def scores_of(session: Session, package: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
     """Score a frame with a package, kept on disk by package and rows so that a second run need not."""
     detector = Detector.load(package)
-    key = stages.fingerprint({"package": detector.version, "ids": frame["id"].to_list()})
+    key = fingerprint({"package": detector.version, "ids": frame["id"].to_list()})
     path = session.config.out / "scores" / f"{key}.npy"
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False))
@@ -153,14 +156,14 @@ def scores_of(session: stages.Session, package: Path, frame: pl.DataFrame, name:
     return scores
 
 
-def recall_at(session: stages.Session, package: Path, split: Split, threshold: float) -> float:
+def recall_at(session: Session, package: Path, split: Split, threshold: float) -> float:
     """Recall on validation at a threshold."""
     attacks = split.validation.filter(LABEL == "MALICIOUS")
     return float((scores_of(session, package, attacks, "validation attacks") >= threshold).mean())
 
 
 def measure(
-    session: stages.Session, package: Path, split: Split, slices: dict[str, pl.DataFrame], floor: float
+    session: Session, package: Path, split: Split, slices: dict[str, pl.DataFrame], floor: float
 ) -> dict[str, Any]:
     """Flagged rows of each slice, at the arm's own threshold and at the one that keeps the base's recall."""
     attacks = scores_of(session, package, split.validation.filter(LABEL == "MALICIOUS"), "validation attacks")

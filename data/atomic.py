@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .errors import BadInput
 
+_TAIL_BYTES = 200
+
 
 def check_target(path: str | Path, *, force: bool = False) -> Path:
     """Say before any work starts whether an output may be written to a path.
@@ -43,7 +45,7 @@ def atomic_path(path: str | Path, *, force: bool = False) -> Iterator[Path]:
         BadInput: as `check_target`, or the file cannot be written.
     """
     target = check_target(path, force=force)
-    temporary = target.with_name(f".tmp-{secrets.token_hex(6)}-{target.name}"[-200:])
+    temporary = target.with_name(_temporary_name(target.name))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,6 +56,13 @@ def atomic_path(path: str | Path, *, force: bool = False) -> Iterator[Path]:
         raise BadInput(f"{target}: cannot be written: {_why(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str) -> str:
+    """A random name that ends as `name` does and, unlike it, is never too long for a file system."""
+    # The limit counts bytes (255 mostly); a character that the cut splits is dropped.
+    end = os.fsencode(name)[-_TAIL_BYTES:].decode("utf-8", "ignore")
+    return f".tmp-{secrets.token_hex(6)}-{end}"
 
 
 def _put(temporary: Path, target: Path, *, force: bool) -> None:

@@ -4,7 +4,7 @@ Takes a mapping (the file's column -> ours) and rows or frames as they were pars
 file itself keeps under a name that a mapped column takes is set aside, so that it neither mixes with it nor is lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,17 @@ from .schema import KNOWN
 
 @dataclass(frozen=True)
 class Columns:
-    """Which of a file's columns is which of ours; a target may also be a name that the contract does not have."""
+    """Which of a file's columns is which of ours; a target may also be a name that the contract does not have.
+
+    `ignored` are set aside wherever they stand, unless they are mapped.
+    """
 
     ours: Mapping[str, str] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, given: Mapping[str, str] | None) -> "Columns":
-        """The file's column -> ours, as a caller says it.
+    def of(cls, given: Mapping[str, str] | None, ignored: Collection[str] = ()) -> "Columns":
+        """The file's column -> ours and the columns to ignore, as a caller says it.
 
         Raises:
             BadInput: two columns are mapped to one.
@@ -33,7 +37,7 @@ class Columns:
             if name in first:
                 raise BadInput(f"columns {first[name]} and {theirs} are both mapped to {name}; map only one of them")
             first[name] = theirs
-        return cls(ours)
+        return cls(ours, frozenset(ignored))
 
     def names(self, names: list[str]) -> list[str]:
         """The names of a file's columns once they are mapped.
@@ -61,11 +65,11 @@ class Columns:
         return {name: value for name, value in row.items() if self._gives_way(name) and self._is_kept(name)}
 
     def _gives_way(self, name: str) -> bool:
-        return name not in self.ours and _plain_name(name) in self.ours.values()
+        return name not in self.ours and (name in self.ignored or _plain_name(name) in self.ours.values())
 
     def _is_kept(self, name: str) -> bool:
         # A target beyond the contract lives in extra.other itself, where one name has one place.
-        return _plain_name(name) in KNOWN
+        return name in self.ignored or _plain_name(name) in KNOWN
 
 
 def _plain_name(name: str) -> str:

@@ -6,7 +6,7 @@ anything odd in it is read again row by row, so that each rejected row is named 
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -72,8 +72,8 @@ class FalsePositives:
         frame: the rows; threat_type says what each was taken for.
         cut_joined: cut prompts that were found whole in the prompts file.
         cut_left_out: cut prompts that were not, and are left out.
-        rejected: as in `Corpus`, of the file of false positives.
-        path: that file, as given.
+        rejected: as in `Corpus`, of the false positives and then of the prompts file; each row names its own file.
+        path: the file of false positives, as given.
         format: its shape.
         summary: as in `Corpus`.
     """
@@ -94,6 +94,7 @@ def read_corpus(
     source: str | None = None,
     max_rejected: float = 0.01,
     columns: Mapping[str, str] | None = None,
+    ignored: Collection[str] = (),
 ) -> Corpus:
     """Read a file of prompts: JSONL, CSV or Parquet, or one of the three foreign shapes; gzip and Zstandard too.
 
@@ -107,12 +108,14 @@ def read_corpus(
             file has a column of that name too, the mapped one takes its place in every row, even where it is empty,
             and the other is kept in `extra.other` under its own name (left out if both would stand there under the
             same), unless it is mapped itself.
+        ignored: columns of the file whose values must not be taken for ours, e.g. a label that means something else;
+            those that `columns` does not map are kept in `extra.other` unread. One that is not there is no error.
 
     Raises:
         BadInput: the file cannot be read, has no usable row, lacks a column, or has too many unusable rows; two columns
             are mapped to one, or a column of a harness's result is mapped, whose names are fixed.
     """
-    mapping = Columns.of(columns)
+    mapping = Columns.of(columns, ignored)
     file = Path(path)
     data = read_bytes(file)
     try:
@@ -147,10 +150,11 @@ def read_fps(path: str | Path, *, prompts: str | Path | None = None, max_rejecte
     corpus = _only_benign(corpus)
     _judge(corpus, max_rejected)
     cut = pl.col("how").eq_missing(CUT)
-    whole = corpus.frame
-    if corpus.cut:
-        given = read_corpus(prompts, label=BENIGN, max_rejected=max_rejected).frame if prompts is not None else None
-        whole = _join_cut(corpus.frame, given)
+    whole, rejected = corpus.frame, corpus.rejected
+    if corpus.cut and prompts is not None:
+        given = read_corpus(prompts, label=BENIGN, max_rejected=max_rejected)
+        whole = _join_cut(corpus.frame, given.frame)
+        rejected = pl.concat([rejected, given.rejected])
     left_out = int(whole.select(cut.sum()).item())
     frame = whole.filter(~cut)
     if corpus.frame.height and not frame.height:
@@ -159,7 +163,7 @@ def read_fps(path: str | Path, *, prompts: str | Path | None = None, max_rejecte
             "give the benign file that the harness was run on with --prompts"
         )
     joined = corpus.cut - left_out
-    return FalsePositives(frame, joined, left_out, corpus.rejected, corpus.path, corpus.format, corpus.summary)
+    return FalsePositives(frame, joined, left_out, rejected, corpus.path, corpus.format, corpus.summary)
 
 
 # --- false positives -------------------------------------------------------------------------------------------------
@@ -186,10 +190,8 @@ def _only_benign(corpus: Corpus) -> Corpus:
     )
 
 
-def _join_cut(frame: pl.DataFrame, prompts: pl.DataFrame | None) -> pl.DataFrame:
+def _join_cut(frame: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     """Give each cut row the one whole text that the prompts file has for its id."""
-    if prompts is None:
-        return frame
     rows = frame.with_row_index("_row")
     cut = rows.filter(pl.col("how") == CUT).select(
         "_row",

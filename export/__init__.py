@@ -5,8 +5,17 @@ Takes a model folder of crywolf.train and gives a package folder; `Detector` nee
 
 from .detector import Detector
 from .detectors import LoadedDetector, load_detector
-from .exporter import ExportResult, export_package
+from .exporter import ExportResult, check_place, export_package
 from .package import PackageInfo
 from .parity import Parity
 
-__all__ = ["Detector", "ExportResult", "LoadedDetector", "PackageInfo", "Parity", "export_package", "load_detector"]
+__all__ = [
+    "Detector",
+    "ExportResult",
+    "LoadedDetector",
+    "PackageInfo",
+    "Parity",
+    "check_place",
+    "export_package",
+    "load_detector",
+]

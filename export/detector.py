@@ -84,7 +84,12 @@ class Detector:
         return [self.name_threat(self._run(text)[1]) for text in texts]
 
     def name_threat(self, probabilities: NDArray[np.float64]) -> str:
-        """Return the threat type that holds the majority of `probabilities`, or "unknown" where none does."""
+        """Return the threat type that holds the majority of `probabilities`, or "unknown" where none does.
+
+        It is also "unknown" whenever the threat head was not trained: its probabilities mean nothing then.
+        """
+        if not self.info.threat_head_trained:
+            return "unknown"
         best = int(probabilities.argmax())
         return self.info.threat_types[best] if probabilities[best] >= THREAT_MAJORITY else "unknown"
 
@@ -128,16 +133,19 @@ class Detector:
         return self.tokenizer.encode(_encodable(text[: self.info.max_chars]))
 
     def _prediction(self, score: float, threat: NDArray[np.float64]) -> dict[str, Any]:
-        best = int(threat.argmax())
-        likeliest = f"{self.info.threat_types[best]} ({threat[best]:.0%} among types)"
         return {
             "threat_type": self.name_threat(threat),
             "confidence": round(float(score), 6),
             "explanation": (
-                f"score {score:.3f} is at or above the threshold {self.threshold:.3f}; "
-                f"likeliest threat type: {likeliest}"
+                f"score {score:.3f} is at or above the threshold {self.threshold:.3f}; {self._likeliest(threat)}"
             ),
         }
+
+    def _likeliest(self, threat: NDArray[np.float64]) -> str:
+        if not self.info.threat_head_trained:
+            return "this model was not trained to tell threat types"
+        best = int(threat.argmax())
+        return f"likeliest threat type: {self.info.threat_types[best]} ({threat[best]:.0%} among types)"
 
     def _run(self, text: str) -> tuple[float, NDArray[np.float64]]:
         """Return the calibrated score and the probabilities over threat types, shape (t,)."""

@@ -5,6 +5,7 @@ positives harvested, in the same way. Scores from outside are checked before any
 """
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,14 +50,17 @@ def load_detector(spec: str, *, threshold: float | None = None, timeout: float =
         spec: a package folder, an http(s) URL that takes {"prompt": text} and answers in the shape of
             `Detector.predict`, or `module:function` (list of str -> scores), looked up from the current folder too.
         threshold: overrides the package's own threshold, or 0.5 for the other kinds.
-        timeout: seconds to wait for one answer of a URL.
+        timeout: seconds to wait for one answer of a URL, more than 0.
 
     Raises:
-        BadInput: `spec` names nothing that can be loaded, or `threshold` is outside [0, 1].
+        BadInput: `spec` names nothing that can be loaded, its module cannot be imported, `threshold` is outside [0, 1],
+            or `timeout` is not a number above 0. Scoring raises it too, where an answer's score is no number.
         CorruptPackage: the folder is a package that fails its checks.
     """
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise BadInput(f"threshold {threshold}: expected a number from 0 to 1")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise BadInput(f"timeout {timeout}: expected a number of seconds above 0")
     if spec.startswith(("http://", "https://")):
         return _from_url(spec, threshold, timeout)
     if Path(spec).is_dir():
@@ -91,8 +95,12 @@ def _from_function(spec: str, threshold: float | None) -> LoadedDetector:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # an import runs the user's code, which can fail in any way
+        raise BadInput(f"detector {spec!r}: module {module_name} cannot be imported: {_reason(error)}") from error
+    try:
+        function = getattr(module, function_name)
+    except AttributeError as error:
         raise BadInput(f"detector {spec!r}: {error}") from error
     if not callable(function):
         raise BadInput(f"detector {spec!r}: {function_name} is not a function")
@@ -123,10 +131,10 @@ def _from_url(url: str, threshold: float | None, timeout: float) -> LoadedDetect
             return list(pool.map(ask, texts))
 
     def score(texts: Sequence[str]) -> list[float]:
-        return [answer_score(answer) for answer in ask_all(texts)]
+        return [answer_score(answer, url) for answer in ask_all(texts)]
 
     def threats(texts: Sequence[str]) -> list[str]:
-        return [answer_threat(answer) for answer in ask_all(texts)]
+        return [answer_threat(answer, url) for answer in ask_all(texts)]
 
     session = requests.Session()
     session.mount("http://", HTTPAdapter(max_retries=retry, pool_maxsize=_URL_WORKERS))
@@ -134,24 +142,44 @@ def _from_url(url: str, threshold: float | None, timeout: float) -> LoadedDetect
     return LoadedDetector(url, "url", checked(score, url), _or_default(threshold), threats)
 
 
-def answer_score(answer: dict[str, Any]) -> float:
-    """Return a service answer's score: its "score", else its highest confidence, else 0."""
+def answer_score(answer: dict[str, Any], name: str) -> float:
+    """Return a service answer's score: its "score", else its highest confidence, else 0.
+
+    Raises:
+        BadInput: one of them is not a finite number; the message begins with the detector's `name`.
+    """
     if answer.get("score") is not None:
-        return float(answer["score"])
-    return max((float(p["confidence"]) for p in _predictions(answer)), default=0.0)
+        return _number(answer["score"], "score", name)
+    return max((confidence for confidence, _ in _predictions(answer, name)), default=0.0)
 
 
-def answer_threat(answer: dict[str, Any]) -> str:
-    """Return the threat type of the most confident prediction, "unknown" where there is none."""
-    best = max(_predictions(answer), key=lambda p: float(p["confidence"]), default=None)
-    return str(best.get("threat_type", "unknown")) if best else "unknown"
+def answer_threat(answer: dict[str, Any], name: str) -> str:
+    """Return the threat type of the most confident prediction, "unknown" where there is none; raises as above."""
+    _, best = max(_predictions(answer, name), key=lambda pair: pair[0], default=(0.0, {}))
+    return str(best.get("threat_type", "unknown"))
 
 
-def _predictions(answer: dict[str, Any]) -> list[dict[str, Any]]:
+def _predictions(answer: dict[str, Any], name: str) -> list[tuple[float, dict[str, Any]]]:
+    """Each prediction of an answer with its confidence."""
     raw = answer.get("predictions") or []
     if not isinstance(raw, list) or not all(isinstance(p, dict) and "confidence" in p for p in raw):
-        raise CrywolfError("detector: an answer's predictions are not a list of objects with a confidence")
-    return raw
+        raise CrywolfError(f"detector {name}: an answer's predictions are not a list of objects with a confidence")
+    return [(_number(p["confidence"], "confidence", name), p) for p in raw]
+
+
+def _number(value: Any, field: str, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        # The value is not quoted: a service may echo the prompt in it.
+        raise BadInput(f"detector {name}: an answer's {field} is not a finite number ({type(value).__name__})")
+    return number
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _or_default(threshold: float | None) -> float:

@@ -6,8 +6,10 @@ that a package is there whole or not at all. Gives sizes and parity.
 
 import importlib.metadata
 import json
+import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,19 +74,19 @@ def export_package(
         out: the package's folder; made here, replaced only with `force`.
         parity: labelled rows (best: the test split) on which INT8 is compared with torch.
         version: name of the model; by default "crywolf-" and the first 12 digits of the weights' hash.
-        card: further facts for the model card, section title -> text or table rows.
-        force: replace an existing package.
+        card: further facts for the model card, section title -> text (blank lines part paragraphs) or table rows (a
+            sequence of rows of cells, or a mapping of names to values). Both are plain: Markdown in them is escaped.
+        force: replace an existing package; a folder that holds something else is never replaced.
         progress: called with (done, total) while parity is measured.
 
     Raises:
-        BadInput: `out` exists and `force` is not set.
-        CorruptPackage: the model folder fails its own hash check.
+        BadInput: `out` exists and `force` is not set, or it is no package.
+        CorruptPackage: the model folder fails its own hash check, or its calibration is not a detector's.
     """
     from crywolf.train.model import TrainedModel
 
     model_dir, out = Path(model_dir), Path(out)
-    if out.exists() and not force:
-        raise BadInput(f"{out}: already there; give --force to replace it")
+    check_place(out, force=force)
     trained = TrainedModel.load(model_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -95,6 +97,7 @@ def export_package(
         fp32.unlink()
         shutil.copyfile(model_dir / package.TOKENIZER, work / package.TOKENIZER)
         info = _info(model_dir, version, sizes)
+        info.check(model_dir / "crywolf.json")
         package.write_settings(work, info)
         package.write_manifest(work)
         compared = None
@@ -108,6 +111,20 @@ def export_package(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return ExportResult(out, *sizes, compared)
+
+
+def check_place(out: Path, *, force: bool) -> None:
+    """Say before any work starts whether a package may be written to `out`.
+
+    Raises:
+        BadInput: `out` exists and `force` is not set, or it is neither an empty folder nor a package.
+    """
+    if not out.exists():
+        return
+    if not force:
+        raise BadInput(f"{out}: already there; give --force to replace it")
+    if not out.is_dir() or (any(out.iterdir()) and not package.is_package(out)):
+        raise BadInput(f"{out}: holds something else than a package; remove it yourself or choose another folder")
 
 
 def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> package.PackageInfo:
@@ -132,6 +149,7 @@ def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> packa
         bias=float(raw["calibration"]["bias"]),
         thresholds={"default": float(raw["threshold"])},
         max_length=int(raw["max_length"]),
+        threat_head_trained=bool(raw.get("threat_head_trained", True)),
         metadata=metadata,
     )
 
@@ -139,12 +157,32 @@ def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> packa
 def _write_card(folder: Path, info: package.PackageInfo, sections: dict[str, Any]) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Markdown, not HTML: nothing to escape but pipes in tables, which the template does.
+    # Markdown, not HTML: autoescape would not know its marks, so the template passes what users gave through `plain`.
     environment = Environment(  # noqa: S701
         loader=PackageLoader("crywolf.export", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"plain": _plain, "paragraphs": _paragraphs, "cells": _cells}
     text = environment.get_template("model_card.md.j2").render(info=info, sections=sections, max_chars=info.max_chars)
     (folder / package.CARD).write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> str:
+    """One line of Markdown that reads as the value does: no line breaks, table cells, code or HTML come of it."""
+    line = " ".join(str(value).split())
+    for mark in ("\\", "|", "`"):
+        line = line.replace(mark, "\\" + mark)
+    return line.replace("<", "&lt;")
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(_plain(part) for part in re.split(r"\n\s*\n", text.strip()))
+
+
+def _cells(rows: Any) -> list[list[str]]:
+    """Table rows as equally many escaped cells each."""
+    given = [list(row) for row in (rows.items() if isinstance(rows, Mapping) else rows)]
+    width = max((len(row) for row in given), default=0)
+    return [[_plain(cell) for cell in row] + [""] * (width - len(row)) for row in given]
 
 
 def _swap_in(work: Path, out: Path) -> None:

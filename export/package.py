@@ -6,6 +6,7 @@ dataclasses; knows nothing of torch, ONNX or tokenizers, so that the runtime can
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class PackageInfo:
         thresholds: decision thresholds on the calibrated score by name; "default" decides.
         max_length: tokens that the model reads, special tokens included; the rest is cut.
         max_chars: characters that the detector accepts; longer prompts are cut with a note.
+        threat_head_trained: whether the threat head has learned anything; where not, every threat type is "unknown".
         metadata: what else is worth keeping (recipe, encoder, sizes, parity); never read by the runtime.
     """
 
@@ -45,12 +47,33 @@ class PackageInfo:
     thresholds: dict[str, float]
     max_length: int
     max_chars: int = MAX_CHARS
+    threat_head_trained: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:
         """The temperature that `scale` stands for (1 / scale)."""
         return 1.0 / self.scale
+
+    def check(self, where: Path) -> None:
+        """Check that a detector can decide by these settings.
+
+        Raises:
+            CorruptPackage: the labels, the scale, the bias or a threshold are not a detector's; it names `where`.
+        """
+        if self.labels != ("BENIGN", "MALICIOUS"):
+            raise CorruptPackage(f"{where}: labels {', '.join(map(str, self.labels))}; expected BENIGN, MALICIOUS")
+        # A scale so small that its inverse overflows would make every score the same.
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.temperature)):
+            raise CorruptPackage(f"{where}: scale {self.scale}; expected a finite number above 0")
+        if not math.isfinite(self.bias):
+            raise CorruptPackage(f"{where}: bias {self.bias}; expected a finite number")
+        if "default" not in self.thresholds:
+            raise CorruptPackage(f"{where}: no default threshold")
+        for name, value in self.thresholds.items():
+            # Calibration caps "flag nothing" at 1, so that nothing beyond is ever written; NaN compares as false.
+            if not 0.0 <= value <= 1.0:
+                raise CorruptPackage(f"{where}: threshold {name} {value}; expected a number from 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as they stand in package.json."""
@@ -80,6 +103,16 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def is_package(folder: Path) -> bool:
+    """Tell by its settings and its manifest, which must name them, whether a folder is a package, damaged or not."""
+    # package.json and manifest.json alone also lie in folders of quite other programs.
+    try:
+        files = _read_json(folder / MANIFEST).get("files")
+    except CorruptPackage:
+        return False
+    return isinstance(files, dict) and SETTINGS in files and (folder / SETTINGS).is_file()
+
+
 def verify(folder: Path) -> None:
     """Check every file of the package against its manifest.
 
@@ -106,7 +139,8 @@ def read_settings(folder: Path) -> PackageInfo:
     """Read package.json.
 
     Raises:
-        CorruptPackage: it is missing, not JSON, of another format, or lacks a field.
+        CorruptPackage: it is missing, not JSON, of another format, lacks a field, or holds a number that a detector
+            cannot decide by.
     """
     raw = _read_json(folder / SETTINGS)
     if raw.get("format") != FORMAT:
@@ -116,18 +150,31 @@ def read_settings(folder: Path) -> PackageInfo:
             version=str(raw["version"]),
             labels=tuple(raw["labels"]),
             threat_types=tuple(raw["threat_types"]),
-            scale=float(raw["scale"]),
-            bias=float(raw["bias"]),
-            thresholds={str(name): float(value) for name, value in raw["thresholds"].items()},
+            scale=_number(raw["scale"]),
+            bias=_number(raw["bias"]),
+            thresholds={str(name): _number(value) for name, value in raw["thresholds"].items()},
             max_length=int(raw["max_length"]),
             max_chars=int(raw["max_chars"]),
+            threat_head_trained=_flag(raw.get("threat_head_trained", True)),
             metadata=dict(raw.get("metadata") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _number(raw.get("temperature", 1.0))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise CorruptPackage(f"{folder / SETTINGS}: {error!r}") from error
-    if info.labels != ("BENIGN", "MALICIOUS") or "default" not in info.thresholds or info.scale <= 0:
-        raise CorruptPackage(f"{folder / SETTINGS}: labels, default threshold or scale are not a detector's")
+    info.check(folder / SETTINGS)
     return info
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ FIELDS = (
 )
 _TRUE = ("true", "1", "1.0", "yes", "t", "y")
 _FALSE = ("false", "0", "0.0", "no", "f", "n", "")
+_FIRST_MILLISECONDS = 1e11  # 1973-03-03
+_PAST_MILLISECONDS = 1e13  # 2286-11-20, the last of 13 digits
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def ingest(
     """Take the new false positives of a log into the store.
 
     Args:
-        log: JSONL, CSV or Parquet, also .gz and .zst. A column `label`, if any, is not looked at.
+        log: JSONL, CSV or Parquet, also .gz and .zst. A column `label`, if any, is not looked at, unless it is mapped.
         store: the feedback store.
-        since: ISO date or time; rows before it are counted and left. Times without a zone are UTC.
+        since: ISO date or time; rows before it are counted and left. Times without a zone are UTC. Here and in the log
+            a number is seconds or milliseconds since 1970.
         mapping: our field -> the log's column, for fields of `FIELDS` that have other names there.
         need_both: a row counts when it was flagged and reported; otherwise reported is enough.
         max_rejected: share of rows that may be unreadable.
@@ -68,7 +71,9 @@ def ingest(
     renames = _renames(mapping or {})
     start = None if since is None else _moment(since)
     # The production verdict is what is in doubt here, so every row comes in as benign and is checked by the round.
-    corpus = read_corpus(log, label="BENIGN", source="feedback", max_rejected=max_rejected, columns=renames)
+    corpus = read_corpus(
+        log, label="BENIGN", source="feedback", max_rejected=max_rejected, columns=renames, ignored=("label",)
+    )
     frame = _with_flags(corpus.frame, log, need_both=need_both, need_time=start is not None)
     flagged = pl.col("flagged_as_threat") if need_both else pl.lit(value=True)
     late = pl.lit(value=True) if start is None else pl.col("at") >= start
@@ -127,10 +132,13 @@ def _with_flags(frame: pl.DataFrame, log: Path, *, need_both: bool, need_time: b
 
 
 def _moment(text: str) -> datetime:
-    """Return an ISO time, or seconds since 1970, as a UTC moment."""
+    """Return an ISO time, or seconds or milliseconds since 1970, as a UTC moment."""
     try:
         if text.replace(".", "", 1).isdigit() and len(text) >= 9:
-            return datetime.fromtimestamp(float(text), UTC)
+            since_1970 = float(text)
+            # As seconds the smallest number read as milliseconds would be the year 5138.
+            is_milliseconds = _FIRST_MILLISECONDS <= since_1970 < _PAST_MILLISECONDS
+            return datetime.fromtimestamp(since_1970 / 1000 if is_milliseconds else since_1970, UTC)
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError, OSError):
         raise BadInput(f"{text[:40]!r} is not a time; write 2026-10-01 or 2026-10-01T08:00:00Z") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from crywolf.augment import GrowResult, deduplicate, nearest_reference
+from crywolf.augment import GrowResult, deduplicate, nearest_cosine, nearest_reference
 from crywolf.data import CrywolfError, Encode, atomic_path, write_corpus
 
 from .store import Store
@@ -53,7 +53,7 @@ class RoundResult:
         number: of the round, from 1.
         folder: where everything of it is.
         counts: reports taken; of these quarantined, near-duplicates of another report (repeats), near evaluation rows
-            (reserved, left in the queue); rows grown, dropped as duplicates, appended.
+            (reserved, left in the queue); rows grown; of reports and grown rows, dropped as duplicates, and appended.
         package: the new package.
         verdict: what `judge` said: gates and the comparison with the package before.
     """
@@ -74,7 +74,7 @@ def quarantine(reports: pl.DataFrame, attacks: pl.DataFrame, encode: Encode) -> 
     if not texts or not known:
         return reports.head(0).with_columns(note=pl.lit(None, pl.String))
     twin = nearest_reference(texts, known) >= 0
-    cosine = (encode(texts) @ encode(known).T).max(axis=1)
+    cosine = nearest_cosine(encode(texts), encode(known))
     note = np.where(
         twin, "near-duplicate of a known attack", [f"cosine {value:.2f} to a known attack" for value in cosine]
     )
@@ -137,16 +137,18 @@ def run_round(
     here = folder / str(number)
     say(f"round {number}: {len(kept)} new false positives, {len(held)} quarantined")
     grown = grow(kept)
-    clean = deduplicate(grown.frame, against=[("training", before.training), *before.holdouts]).kept
+    # The reports stand first: what was grown varies them, it does not stand in for them.
+    rows = pl.concat([kept, grown.frame])
+    clean = deduplicate(rows, against=[("training", before.training), *before.holdouts]).kept
     if not len(clean):
         raise NothingNewError(
-            f"the {len(kept)} new false positives grew no row that training does not have: a round would change "
-            "nothing; raise feedback.per_fp, or wait for more reports"
+            f"training holds the {len(kept)} new false positives and all that grew from them already: a round would "
+            "change nothing; raise feedback.per_fp, or wait for more reports"
         )
     training = pl.concat([before.training, clean])
     write_corpus(clean, here / "grown.parquet", force=True)
     write_corpus(training, here / "training.parquet", force=True)
-    counts |= {"grown": len(grown.frame), "duplicates": len(grown.frame) - len(clean), "appended": len(clean)}
+    counts |= {"grown": len(grown.frame), "duplicates": len(rows) - len(clean), "appended": len(clean)}
     say(f"round {number}: {len(clean)} rows appended to {len(before.training)}, retraining")
     package = retrain(training, here)
     verdict = judge(package)

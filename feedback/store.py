@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from crywolf.data import BadInput, make_corpus
+from crywolf.data import BadInput, check_target, make_corpus
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Table
@@ -43,16 +43,22 @@ class Store:
         """Open or create the store.
 
         Raises:
-            BadInput: the path is a folder, or the file is not an SQLite database.
+            BadInput: the path is a folder or lies below a file, its folder cannot be made, or the file is not an SQLite
+                database.
         """
-        from sqlalchemy import create_engine
+        from sqlalchemy import URL, create_engine
         from sqlalchemy.exc import DatabaseError
 
         path = Path(path)
         if path.is_dir():
             raise BadInput(f"{path}: is a folder; the feedback store is one file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{path}")
+        check_target(path, force=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{path}: its folder cannot be made ({error.strerror})") from error
+        # Part by part, since a path written into a URL would be parsed; absolute, since ":memory:" would be no file.
+        engine = create_engine(URL.create("sqlite", database=str(path.absolute())))
         tables = _tables()
         try:
             tables.create_all(engine)

@@ -75,9 +75,9 @@ def cli() -> None:
 
     \b
     Start here:
-      crywolf demo                                      see the whole loop, about ten minutes
-      crywolf augment --from-fps FPS --malicious M -o OUT  grow your own false positives
-      crywolf init                                      a crywolf.yaml for `train` and `retrain`
+      crywolf demo                                 the whole loop, under ten minutes
+      crywolf augment --from-fps FPS -o OUT        grow your own false positives
+      crywolf init                                 a crywolf.yaml for `train` and `retrain`
 
     Exit codes: 0 done, 1 a gate failed, 2 bad input.
     """

@@ -6,10 +6,10 @@ name the nearest known one.
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from crywolf.data import BadInput
 
@@ -18,16 +18,25 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _listed(value: Any) -> Any:
+    """Take one value for a list of one."""
+    return [value] if isinstance(value, str | Path) else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
 class DataConfig(_Section):
     """Where the original data is, and what must stay out of training."""
 
-    benign: tuple[Path, ...] = Field(min_length=1)
-    malicious: tuple[Path, ...] = Field(min_length=1)
+    benign: Paths = Field(min_length=1)
+    malicious: Paths = Field(min_length=1)
     fps: Path | None = None
     prompts: Path | None = None
     kept_fps: float = Field(default=0.2, ge=0, le=0.9)
-    holdouts: tuple[Path, ...] = ()
-    holdout_sources: tuple[str, ...] = ()
+    holdouts: Paths = ()
+    holdout_sources: Names = ()
     benign_limit: int | None = Field(default=None, ge=1)
     malicious_limit: int | None = Field(default=None, ge=1)
     max_rejected: float = Field(default=0.01, ge=0, le=1)
@@ -71,7 +80,8 @@ class EvaluateSection(_Section):
     """What the new detector is measured on, beside the test split and the embedded suites."""
 
     benign_test: Path | None = None
-    suites: tuple[Path, ...] = ()
+    test_share: float = Field(default=0.5, gt=0, lt=1)
+    suites: Paths = ()
     baseline: str | None = None
 
 

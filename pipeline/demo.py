@@ -24,15 +24,27 @@ from crywolf.data.embedded import (
     malicious_seeds,
 )
 from crywolf.feedback import NothingNewError, RoundResult, Store, ingest
-from crywolf.train import BENIGN_TEST, Evaluation, Rate, Table, check_gates, harness_totals, suite_of
+from crywolf.train import (
+    BENIGN_TEST,
+    EDGE_CASES,
+    PROGRAMMING,
+    Evaluation,
+    Rate,
+    Table,
+    check_gates,
+    harness_totals,
+    suite_of,
+)
 
 from . import stages
 from .config import load_config
 from .console import Console
 from .loop import BASE, Retrained, Trained, next_round, run_retrain, run_train
 from .reporting import export_figures, latency, retrain_report
-from .stages import Session
+from .session import Session
 
+MARK = ".crywolf-demo"
+"""The file that says a folder is the demo's to empty."""
 PARTS = {"this_quarter": 0.45, "next_quarter": 0.20, BENIGN_TEST: 0.35}
 _QUARTER_START = datetime(2026, 7, 1, tzinfo=UTC)
 
@@ -91,6 +103,8 @@ def run_demo(folder: Path, console: Console, *, seed: int = 0) -> Demo:
 def write_inputs(folder: Path, seed: int) -> dict[str, pl.DataFrame]:
     """Write the embedded data as a user would have it, and crywolf.yaml; return the parts of the traffic."""
     data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("made by `crywolf demo`, which empties this folder when it is run with --force\n")
     write_corpus(benign_seeds(), data / "benign.jsonl", force=True)
     write_corpus(malicious_seeds(), data / "malicious.jsonl", force=True)
     traffic = read_corpus(benign_prompts_path(), label="BENIGN", source="traffic").frame
@@ -187,6 +201,9 @@ def _final(session: Session, retrained: Retrained, round_: RoundResult) -> Evalu
     return stages.score_suites(session, round_.package, suites, f"round {round_.number}")
 
 
+_EQUAL = (BENIGN_TEST, PROGRAMMING, EDGE_CASES)
+
+
 def final_table(retrained: Retrained, final: Evaluation, round_: RoundResult | None) -> Table:
     """The demo's last table: each slice before, after retraining, after the round, with n and intervals."""
     rows: list[tuple[Any, ...]] = []
@@ -197,11 +214,17 @@ def final_table(retrained: Retrained, final: Evaluation, round_: RoundResult | N
         if round_ is not None and final.suite(row["suite"]) is not None:
             later = (final.fp_rate if false_alarms else final.recall)(row["suite"])
         rows.append((row["suite"], "FP" if false_alarms else "recall", n, *cells, later))
+    for name, recall, old, new in retrained.comparison.at_equal_recall():
+        if name not in _EQUAL:
+            continue
+        later = final.fp_rate_at_recall(recall, name) if round_ is not None and final.suite(name) is not None else None
+        rows.append((name, f"FP at {100 * recall:g}% recall", old.n, old, new, later))
     return Table(
         "FP rate and recall in percent, with 95% intervals (Wilson)",
         ("slice", "measure", "n", "before", "retrained", "after round 1"),
         tuple(rows),
-        "next_quarter is empty after the round: the round's reports came from it",
+        "next_quarter is empty after the round: its reports came from it. FP at 90% recall: each detector at the "
+        "threshold that catches 90% of malicious_held_out, so that no chance in choosing thresholds plays a part",
     )
 
 

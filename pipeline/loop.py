@@ -11,13 +11,26 @@ from typing import Any
 import polars as pl
 
 from crywolf.augment import GrowResult
-from crywolf.data import BadInput, empty_corpus, read_corpus
+from crywolf.data import BadInput, RunManifest, empty_corpus, read_corpus
 from crywolf.feedback import Before, RoundResult, Store, run_round
 from crywolf.mining import MineResult
-from crywolf.train import Assembly, Comparison, Evaluation, GateReport, Split, check_gates, compare, split_held_out
+from crywolf.train import (
+    BENIGN_TEST,
+    Assembly,
+    Comparison,
+    Evaluation,
+    GateReport,
+    Split,
+    check_gates,
+    compare,
+    split_held_out,
+    suite_of,
+)
 
 from . import stages
-from .stages import KEPT_FPS, FpStock, Named, Session
+from .inputs import KEPT_FPS, Named, read_inputs
+from .session import Session
+from .stages import FpStock
 
 BASE = "base"
 RETRAINED = "retrained"
@@ -67,23 +80,22 @@ class Retrained:
 
 def run_train(session: Session) -> Trained:
     """Split the originals, train on the training fold alone, export, and measure."""
-    originals = stages.read_originals(session)
-    split = stages.prepare(session, originals)
-    package = stages.train_detector(session, BASE, split.train, split)
-    trained_on = [("train", split.train), ("validation", split.validation)]
-    suites = stages.build_suites(
-        session, split, trained_on, benign_test=benign_test(session), extra=stages.user_suites(session)
-    )
+    inputs = read_inputs(session)
+    split = stages.prepare(session, inputs.originals)
+    holdouts = stages.standing_holdouts(inputs, split)
+    training = stages.join_training(session, split.train, empty_corpus(), None, holdouts).frame
+    package = stages.train_detector(session, BASE, training, split)
+    trained_on = [("train", training), ("validation", split.validation)]
+    suites = stages.build_suites(split, trained_on, tested=inputs.tested, extra=inputs.suites)
     evaluation = stages.score_suites(session, package, suites, BASE)
     gates = check_gates(evaluation)
-    stages.save_json(session.config.out / BASE / "evaluation.json", evaluation.to_dict())
+    _save(session, BASE, "evaluation.json", {**evaluation.to_dict(), "gates": gates.to_dict()})
     return Trained(split, package, evaluation, gates)
 
 
-def benign_test(session: Session) -> pl.DataFrame | None:
-    """Read the user's benign test set; None where none is configured."""
-    path = session.config.evaluate.benign_test
-    return None if path is None else session.reader.corpus(path, label="BENIGN")
+def _save(session: Session, step: str, name: str, content: dict[str, Any]) -> None:
+    manifest = RunManifest(f"evaluate {step}", {"seed": session.config.seed})
+    stages.save_json(session.config.out / step / name, content, manifest)
 
 
 def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suites: Sequence[Named] = ()) -> Retrained:
@@ -91,31 +103,29 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
 
     Args:
         session: the run.
-        fps: false positives to grow; by default those of `data.fps`, or those that the detector before raises on
-            `evaluate.benign_test`.
+        fps: false positives to grow; by default those of `data.fps`, or those that the detector before raises on the
+            part of `evaluate.benign_test` that is not only measured on.
         extra_suites: further named rows to measure both detectors on; kept out of training.
 
     Raises:
-        BadInput: there is no detector before, or there are no false positives.
+        BadInput: there is no detector before, or there are no false positives to grow.
     """
     config = session.config
-    originals = stages.read_originals(session)
-    split = stages.prepare(session, originals)
+    inputs = read_inputs(session, fps=fps)
     own = config.out / BASE / "package"
     before_package = config.evaluate.baseline or str(own)
     if config.evaluate.baseline is None and not own.is_dir():
         raise BadInput(f"{before_package}: no detector before; run `crywolf train` first or set evaluate.baseline")
-    holdouts = [*stages.standing_holdouts(session, split), *extra_suites]
-    tested = benign_test(session)
-    if fps is None:
-        fps = stages.configured_fps(session)
-    if fps is None:
-        fps = _harvest(session, before_package, tested)
-    stock = stages.stock_fps(session, fps, holdouts, config.data.kept_fps)
+    split = stages.prepare(session, inputs.originals)
+    holdouts = [*stages.standing_holdouts(inputs, split), *extra_suites]
+    found = _harvest(session, before_package, inputs.harvested) if inputs.fps is None else inputs.fps
+    stock = stages.stock_fps(session, found, holdouts, config.data.kept_fps)
     session.console.say(
         f"{len(stock.grow):,} false positives to grow, {len(stock.kept):,} kept aside, "
         f"{len(stock.reserved):,} left alone because evaluation rows are like them"
     )
+    if stock.grow.is_empty():
+        raise BadInput("no false positive is left to grow: all are near evaluation rows, or kept aside (data.kept_fps)")
     holdouts.append((KEPT_FPS, stock.kept))
     attacks = split.train.filter(_LABEL == "MALICIOUS")
     growth = stages.grow_fps(
@@ -128,33 +138,30 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     )
     mining = None
     if config.mining.enabled:
-        benign = pl.concat([split.train.filter(_LABEL == "BENIGN"), _clean(originals.pool, holdouts)])
+        benign = pl.concat([split.train.filter(_LABEL == "BENIGN"), _clean(inputs.originals.pool, holdouts)])
         mining = stages.mine(session, RETRAINED + "-mined", benign, attacks, stock.grow)
-    assembly = stages.join_training(
-        session, split.train, growth.frame, None if mining is None else mining.frame, holdouts
-    )
+    # The mined rows hold the false positives themselves; without mining they are the only hard negatives.
+    hard = stock.grow if mining is None else mining.frame
+    assembly = stages.join_training(session, split.train, growth.frame, hard, holdouts)
     package = stages.train_detector(session, RETRAINED, assembly.frame, split, before=before_package)
     suites = stages.build_suites(
-        session,
         split,
         [("train", assembly.frame), ("validation", split.validation), ("fps", stock.grow)],
-        benign_test=tested,
-        extra=[(KEPT_FPS, stock.kept), *extra_suites, *stages.user_suites(session)],
+        tested=inputs.tested,
+        extra=[(KEPT_FPS, stock.kept), *extra_suites, *inputs.suites],
     )
     before = stages.score_suites(session, before_package, suites, "before")
     after = stages.score_suites(session, package, suites, "after")
     comparison = compare(before, after)
     gates = check_gates(after, comparison)
-    stages.save_json(config.out / RETRAINED / "comparison.json", {**comparison.to_dict(), "gates": gates.to_dict()})
+    _save(session, RETRAINED, "comparison.json", {**comparison.to_dict(), "gates": gates.to_dict()})
     return Retrained(split, stock, growth, mining, assembly, before_package, package, before, after, comparison, gates)
 
 
-def _harvest(session: Session, package: str, tested: pl.DataFrame | None) -> pl.DataFrame:
-    if tested is None:
+def _harvest(session: Session, package: str, benign: pl.DataFrame) -> pl.DataFrame:
+    if benign.is_empty():
         raise BadInput("no false positives: set data.fps, or evaluate.benign_test to harvest the detector's own")
-    from crywolf.train import BENIGN_TEST, suite_of
-
-    evaluation = stages.score_suites(session, package, [suite_of(BENIGN_TEST, tested)], "before")
+    evaluation = stages.score_suites(session, package, [suite_of(BENIGN_TEST, benign)], "before")
     fps = stages.harvest(session, evaluation, BENIGN_TEST)
     if fps.is_empty():
         raise BadInput(f"{package} raises no false positive on evaluate.benign_test: there is nothing to grow")
@@ -170,11 +177,15 @@ def next_round(session: Session, store: Store, *, extra_suites: Sequence[Named] 
     """Run the next round of feedback on top of the newest detector of the run: the last round's, else `retrain`'s.
 
     Raises:
-        BadInput: the run holds no detector to build on.
+        BadInput: the run holds no detector to build on, or the newest recorded one is gone.
     """
     out = session.config.out
+    # A store may serve several runs; a round of another one was trained with another split.
     rounds = [Path(entry["folder"]) / "detector" for entry in store.rounds()]
-    newest = next((folder for folder in [*reversed(rounds), out / RETRAINED, out / BASE] if _complete(folder)), None)
+    own = [folder for folder in rounds if folder.resolve().is_relative_to(out.resolve())]
+    if own and not _complete(own[-1]):
+        raise BadInput(f"{own[-1]}: the last round's detector is gone; bring it back, or start another `out`")
+    newest = next((folder for folder in [*own[-1:], out / RETRAINED, out / BASE] if _complete(folder)), None)
     if newest is None:
         raise BadInput(f"{out}: no detector to build on; run `crywolf train` and `crywolf retrain` first")
     grown = [read_corpus(path).frame for path in sorted(out.rglob(stages.GROWN_FPS))]
@@ -214,7 +225,8 @@ def run_feedback_round(
         fps_before: false positives grown earlier; they are no held-out rows.
         extra_suites: further named rows to measure on; kept out of training.
     """
-    holdouts = [*stages.standing_holdouts(session, split), *extra_suites]
+    inputs = read_inputs(session)
+    holdouts = [*stages.standing_holdouts(inputs, split), *extra_suites]
     attacks = split.train.filter(_LABEL == "MALICIOUS")
     number = len(store.rounds()) + 1
     name = f"rounds/{number}"
@@ -242,13 +254,7 @@ def run_feedback_round(
             ("validation", split.validation),
             ("fps", pl.concat([fps_before, seen["fps"]])),
         ]
-        suites = stages.build_suites(
-            session,
-            split,
-            trained_on,
-            benign_test=benign_test(session),
-            extra=[*extra_suites, *stages.user_suites(session)],
-        )
+        suites = stages.build_suites(split, trained_on, tested=inputs.tested, extra=[*extra_suites, *inputs.suites])
         before = stages.score_suites(session, package, suites, "before")
         after = stages.score_suites(session, new, suites, f"round {number}")
         comparison = compare(before, after)
@@ -260,7 +266,7 @@ def run_feedback_round(
             "comparison": comparison.to_dict(),
         }
 
-    return run_round(
+    result = run_round(
         store,
         session.config.out / "rounds",
         Before(training, attacks, tuple(holdouts)),
@@ -270,3 +276,8 @@ def run_feedback_round(
         judge=judge,
         say=session.console.say,
     )
+    manifest = RunManifest(f"feedback round {result.number}", {"seed": session.config.seed})
+    for what, rows in result.counts.items():
+        manifest.count(what, rows)
+    manifest.write(result.folder)
+    return result

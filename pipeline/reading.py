@@ -4,6 +4,7 @@ Takes paths, gives frames; what was left out is said on stderr, stands in the JS
 an output.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,14 @@ class Reader:
         found = read_fps(path, prompts=prompts, max_rejected=self.max_rejected)
         self.left_out(path, found.rejected, len(found.frame) + found.cut_left_out)
         return found
+
+    def references(self, paths: Sequence[Path]) -> list[tuple[str, pl.DataFrame]]:
+        """Read corpora that something is compared with, each under a name of its own: the file's, or its whole path."""
+        names = [path.name for path in paths]
+        return [
+            (str(path) if names.count(path.name) > 1 else path.name, self.corpus(path, label="BENIGN"))
+            for path in dict.fromkeys(paths)
+        ]
 
     def left_out(self, path: Path, bad: pl.DataFrame, usable: int) -> None:
         """Keep and say which rows of a file were left out, beside the `usable` ones."""

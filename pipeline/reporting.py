@@ -15,7 +15,7 @@ import polars as pl
 from crywolf.train import Table, build_report, table_from, write_report
 
 from .loop import Retrained
-from .stages import Session
+from .session import Session
 
 
 def retrain_report(
@@ -56,7 +56,7 @@ def retrain_report(
         sizes=(sizes_table(result.package),),
         latency=(latency_table(result.package, texts),),
         parameters=tuple(_flat(session.config.model_dump(mode="json"))),
-        notes=(*session.notes, *notes),
+        notes=(*result.growth.notes, *result.assembly.notes, *notes),
     )
     if extra_tables:
         from dataclasses import replace

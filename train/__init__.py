@@ -14,16 +14,30 @@ from .model import KNOWN_THREATS, Calibration, TrainedModel
 from .recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
 from .report import ReportData, Table, build_report, table_from, write_report
 from .split import Split, split_originals
-from .suites import BENIGN_TEST, MALICIOUS_HELD_OUT, Suite, held_out_suites, split_held_out, standard_suites, suite_of
+from .suites import (
+    BENIGN_TEST,
+    EDGE_CASES,
+    MALICIOUS_HELD_OUT,
+    PROGRAMMING,
+    WHOLE,
+    Suite,
+    held_out_suites,
+    split_held_out,
+    standard_suites,
+    suite_of,
+)
 
 __all__ = [
     "BENIGN_TEST",
     "DEFAULT_GATES",
+    "EDGE_CASES",
     "FULL",
     "KNOWN_THREATS",
     "MALICIOUS_HELD_OUT",
+    "PROGRAMMING",
     "QUICK",
     "RECIPES",
+    "WHOLE",
     "Assembly",
     "Calibration",
     "Comparison",

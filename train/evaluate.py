@@ -28,6 +28,7 @@ from .metrics import (
     confident_correct,
     confusion,
     expected_calibration_error,
+    fp_rate_at_recall,
     precision_at,
     reliability,
     threshold_curve,
@@ -174,6 +175,15 @@ class Evaluation:
         malicious = malicious if malicious is None or self.suite(malicious) else None
         return precision_at(self.fp_rate(benign), self.recall(malicious), prevalence)
 
+    def fp_rate_at_recall(self, recall: float, suite: str | None = None) -> Rate:
+        """FP rate of a suite at the highest threshold that catches this share of the held-out attacks.
+
+        See `metrics.fp_rate_at_recall`. The attacks are those of `malicious_held_out` or, if that was not scored, all.
+        """
+        attacks = self.select(MALICIOUS_HELD_OUT if self.suite(MALICIOUS_HELD_OUT) else None).filter(~_IS_BENIGN)
+        benign = self.select(suite).filter(_IS_BENIGN)
+        return _fp_rate_at(benign, attacks, "score", recall)
+
     def confident_precision(
         self,
         prevalence: float,
@@ -236,6 +246,10 @@ class Evaluation:
 
 
 _BYS: tuple[By, ...] = ("suite", "category", "subcategory", "threat_type", "source")
+
+
+def _fp_rate_at(benign: pl.DataFrame, attacks: pl.DataFrame, column: str, recall: float) -> Rate:
+    return fp_rate_at_recall(benign[column].to_numpy(), attacks[column].to_numpy(), recall)
 
 
 def _keys(by: By) -> list[str]:
@@ -320,13 +334,19 @@ def evaluate(
 def _rows(suite: Suite) -> pl.DataFrame:
     """A suite's rows in the evaluation's columns, scores still missing."""
     stopped = suite.l1_stopped
-    saw = pl.lit(None, dtype=pl.Boolean) if stopped is None else ~pl.col("id").is_in(list(stopped))
+    saw = pl.lit(None, dtype=pl.Boolean) if stopped is None else ~_named_in(suite.frame, stopped)
     columns = [
         (pl.col(name) if name in suite.frame.columns else pl.lit(None)).cast(dtype).alias(name)
         for name, dtype in ROWS.items()
         if name not in ("suite", "score", "flagged", "taken_for", "l2_saw")
     ]
     return suite.frame.select(pl.lit(suite.name).alias("suite"), *columns, saw.alias("l2_saw"))
+
+
+def _named_in(frame: pl.DataFrame, ids: frozenset[str]) -> pl.Expr:
+    """Whether a row is named by its id or by the id that it has where it came from."""
+    found = pl.col("id").is_in(list(ids))
+    return found | pl.col("external_id").is_in(list(ids)).fill_null(value=False) if "external_id" in frame else found
 
 
 def _score_all(score: Score, texts: list[str], progress: Progress | None, name: str) -> NDArray[np.float64]:
@@ -508,6 +528,28 @@ class Comparison:
         table = _with_interval(_with_interval(table, "_before"), "_after")
         return _ordered(table, self.suites, by, "value_after")
 
+    def at_equal_recall(self, recalls: Sequence[float] = (0.90, 0.95)) -> list[tuple[str, float, Rate, Rate]]:
+        """FP rates where both detectors catch the same share of the attacks: (suite, recall, before, after).
+
+        Two thresholds chosen on a small validation fold differ by chance; here neither plays a part. One entry for
+        each held-out suite with benign rows and each recall; none where no attack was scored.
+        """
+        suites = [info.name for info in self.suites if info.held_out]
+        attacks = self.select(MALICIOUS_HELD_OUT if MALICIOUS_HELD_OUT in suites else None).filter(~_IS_BENIGN)
+        benign = {name: rows for name in suites if (rows := self.select(name).filter(_IS_BENIGN)).height}
+        if attacks.is_empty():
+            return []
+        return [
+            (
+                name,
+                recall,
+                _fp_rate_at(rows, attacks, "score_before", recall),
+                _fp_rate_at(rows, attacks, "score_after", recall),
+            )
+            for recall in recalls
+            for name, rows in benign.items()
+        ]
+
     def to_dict(self, *, prompts: bool = False) -> dict[str, Any]:
         """For JSON: tables, changes, and the ids of every row whose verdict changed; prompts only if asked."""
         columns = [
@@ -531,6 +573,10 @@ class Comparison:
             "after": self.after,
             "left_out": self.left_out,
             "tables": {by: self.table(by).to_dicts() for by in _BYS},
+            "at_equal_recall": [
+                {"suite": name, "recall": recall, "before": old.to_dict(), "after": new.to_dict()}
+                for name, recall, old, new in self.at_equal_recall()
+            ],
             "net_loss": {**self.net_loss().to_dict(), "caught_before": self.caught_before()},
             "changes": dict(self._changes()),
             **changed,

@@ -187,6 +187,28 @@ def confident_correct(scores: ArrayLike, malicious: ArrayLike, above: float = 0.
     return Rate(int(right.sum()), int((says_malicious | says_benign).sum()))
 
 
+def fp_rate_at_recall(benign: ArrayLike, attacks: ArrayLike, recall: float) -> Rate:
+    """FP rate at the highest threshold that catches this share of the attacks: how well the scores part the two.
+
+    Two detectors can be compared by it whatever their thresholds are. As the threshold is set on the very attacks that
+    are measured, it is no operating point.
+
+    Args:
+        benign: scores of benign rows, shape (n,).
+        attacks: scores of attacks, shape (m,).
+        recall: from above 0 to 1.
+
+    Raises:
+        BadInput: there are no attacks, or the recall is out of range.
+    """
+    caught = np.sort(np.asarray(attacks, dtype=np.float64))[::-1]
+    if not len(caught) or not 0 < recall <= 1:
+        raise BadInput(f"FP rate at recall {recall:g} of {len(caught)} attacks: give attacks, and a share above 0")
+    threshold = caught[max(math.ceil(recall * len(caught) - 1e-9), 1) - 1]
+    scores = np.asarray(benign, dtype=np.float64)
+    return Rate(int((scores >= threshold).sum()), len(scores))
+
+
 def precision_at(fp_rate: Rate, recall: Rate, prevalence: float) -> Estimate:
     """Precision when this share of the traffic is attacks, from the two rates, their intervals carried through.
 

@@ -269,7 +269,15 @@ def _rate_tables(evaluation: Evaluation, comparison: Comparison | None) -> tuple
         _rate_table(_group_table(evaluation, comparison, by, measure), by.replace("_", " "), said)
         for by, measure, said in asked
     ]
-    return (*(table for table in tables if table.rows), _precision_table(evaluation))
+    equal = () if comparison is None else (_equal_recall_table(comparison),)
+    return (*(table for table in (*equal, *tables) if table.rows), _precision_table(evaluation))
+
+
+def _equal_recall_table(comparison: Comparison) -> Table:
+    """FP rates where both detectors catch the same share of the attacks."""
+    rows = tuple((name, f"{100 * recall:g}%", old, new) for name, recall, old, new in comparison.at_equal_recall())
+    note = "Each detector at the threshold that catches this share of these very attacks: it compares, no more."
+    return Table("FP rate at equal recall", ("slice", "recall", "before", "after"), rows, note)
 
 
 def _rate_table(groups: pl.DataFrame, by: str, caption: str) -> Table:

@@ -81,7 +81,7 @@ def augment(
     import polars as pl
 
     from crywolf.augment import GrowConfig, grow
-    from crywolf.data import MALICIOUS, RunManifest, check_output, rejected_path, write_corpus
+    from crywolf.data import MALICIOUS, BadInput, RunManifest, check_output, rejected_path, write_corpus
     from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
@@ -97,8 +97,9 @@ def augment(
         source = reader.fps(fps, prompts=prompts)
         # A file with labels of its own may hold both classes; only its attacks are attacks.
         attacks = reader.corpus(malicious, label=MALICIOUS).filter(pl.col("label") == MALICIOUS) if malicious else None
-        named = [(path.name, reader.corpus(path, label="BENIGN")) for path in against]
-        held = [(path.name, reader.corpus(path, label="BENIGN")) for path in holdout]
+        if attacks is not None and attacks.is_empty():
+            raise BadInput(f"{malicious}: no row of it is labelled MALICIOUS, there are no attacks to keep clear of")
+        named, held = reader.references(against), reader.references(holdout)
     for path in (fps, prompts, malicious, *against, *holdout):
         if path is not None:
             manifest.add_input(path)
@@ -120,16 +121,18 @@ def augment(
             rng=np.random.default_rng(seed),
             progress=progress,
         )
+    if not result.stats["fps"]:
+        raise BadInput(f"{fps}: all {len(source.frame):,} false positives are near rows of a holdout, none was grown")
     write_corpus(result.frame, out, format=format_, force=force)
-    manifest.add_output(out)
-    if len(result.review):
-        write_corpus(result.review, review, force=True)
-        manifest.add_output(review)
+    # Written without rows too: an older run's queue must not be taken for this one's.
+    write_corpus(result.review, review, force=force)
+    for path in (out, review):
+        manifest.add_output(path)
     reader.write_beside(out, force=force)
     _show(console, result, {"cut_joined": source.cut_joined, "cut_left_out": source.cut_left_out})
     manifest.count("augment", console.document["augment"])
     manifest.write(out)
-    console.result("out", str(out), f"{out}: {len(result.frame):,} rows")
+    console.result("out", str(out), f"{out}: {len(result.frame):,} rows; {review}: {len(result.review):,} to review")
     console.finish()
 
 
@@ -161,7 +164,9 @@ _SHOWN = 15
 
 
 def show_growth(console: Console, result: Any) -> None:
-    """Show a growth's tables: composition, drops by reason, diversity."""
+    """Show a growth's tables: composition, drops by reason, diversity; and what the user should know of it."""
+    for note in result.notes:
+        console.warn(note)
     composition = result.composition()
     shown = composition.head(_SHOWN).rows()
     rest = composition.slice(_SHOWN)

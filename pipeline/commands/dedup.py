@@ -1,6 +1,7 @@
 """`crywolf dedup`: near-duplicates out, within a corpus and against others."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +14,7 @@ from crywolf.options import FILE, common, max_rejected
 @click.option("--against", type=FILE, multiple=True, help="Also drop near-duplicates of this corpus. Repeatable.")
 @click.option("--threshold", type=click.FloatRange(0.1, 1.0), default=0.8, show_default=True, help="Exact Jaccard.")
 @click.option("-o", "--out", type=FILE, required=True, help="What is kept; its extension is its format.")
-@click.option("--dropped", type=FILE, help="Also write what was dropped, with the match and its Jaccard.")
+@click.option("--dropped", type=FILE, help="Also write what was dropped; its notes name the match and its Jaccard.")
 @max_rejected
 @common
 def dedup(
@@ -50,14 +51,15 @@ def dedup(
     manifest = RunManifest("dedup", {"threshold": threshold, "seed": seed})
     source = reader.corpus(corpus)
     # How others are labelled plays no part; BENIGN stands in where they are not.
-    others = [(path.name, reader.corpus(path, label="BENIGN")) for path in against]
+    others = reader.references(against)
     for path in (corpus, *against):
         manifest.add_input(path)
     with manifest.time("dedup"):
         result = deduplicate(source, against=others, threshold=threshold)
     write_corpus(result.kept, out, force=force)
     if dropped:
-        write_corpus(result.dropped.select(source.columns), dropped, force=force)
+        write_corpus(_with_reasons(result.dropped), dropped, force=force)
+        manifest.add_output(dropped)
     reader.write_beside(out, force=force)
     reasons = result.dropped.group_by("reason").agg(pl.len()).sort("reason").rows()
     console.table(
@@ -69,3 +71,13 @@ def dedup(
     manifest.add_output(out)
     manifest.write(out)
     console.finish()
+
+
+def _with_reasons(rows: Any) -> Any:
+    """Return dropped rows as contract rows whose notes say why: the reason, the id of the match, its Jaccard."""
+    import polars as pl
+
+    from crywolf.data import make_corpus
+
+    notes = pl.format("{} {} jaccard {}", "reason", "match_id", pl.col("jaccard").round(3))
+    return make_corpus(rows.select("text", "label", "category", "source", "external_id", extra=pl.struct(notes=notes)))

@@ -24,14 +24,14 @@ def demo(out: Path, seed: int, force: bool, as_json: bool) -> None:
     from crywolf.commands.feedback import show_round
     from crywolf.commands.train import show_retrained
     from crywolf.data import BadInput
-    from crywolf.demo import run_demo, show_demo
+    from crywolf.demo import MARK, run_demo, show_demo
 
     if out.exists():
         if not force:
             raise BadInput(f"{out}: already there; give --force to empty it, or another folder with -o")
         if not out.is_dir():
             raise BadInput(f"{out}: is a file; the demo fills a folder, choose another with -o")
-        if not (out / "crywolf.yaml").is_file() and any(out.iterdir()):
+        if not (out / MARK).is_file() and any(out.iterdir()):
             raise BadInput(f"{out}: does not look like a demo's folder; remove it yourself or choose another")
         shutil.rmtree(out)
     console = Console(as_json=as_json)

@@ -39,7 +39,9 @@ from crywolf.options import FILE, common, max_rejected
     help="What DETECTOR was trained on: rows in or near it are not held out. Repeatable.",
 )
 @click.option(
-    "--l1-stopped", type=FILE, help="Text file of ids that layer 1 stopped: the FP rate is given for the rest too."
+    "--l1-stopped",
+    type=FILE,
+    help="Text file of ids (ours or the file's own) that layer 1 stopped: rates are given for the rest too.",
 )
 @click.option(
     "--fps-out", type=FILE, help="Write the false positives of benign_test as benign_test_results.json, prompts whole."
@@ -102,10 +104,10 @@ def evaluate(
     reader = Reader(console, max_rejected)
     named = _named(suites)
     if fps_out is not None:
-        _check_fps_out(fps_out, named)
+        _check_fps_out(named)
     loaded = load_detector(detector, threshold=threshold, timeout=timeout)
     before = load_detector(baseline, threshold=baseline_threshold, timeout=timeout) if baseline else None
-    references = [(path.name, reader.corpus(path, label="BENIGN")) for path in trained_on]
+    references = reader.references(trained_on)
     stopped = None if l1_stopped is None else _ids(l1_stopped)
     built = _suites(reader, named, references, standard, stopped)
     measured = {}
@@ -130,8 +132,10 @@ def evaluate(
         fps = false_positives(after)
         write_corpus(fps, fps_out, format="harness", force=force, summary=harness_totals(after))
         console.result("fps_out", str(fps_out), f"{fps_out}: {len(fps):,} false positives, prompts whole")
+        _account(fps_out, named, after)
     if save is not None:
         _save(save, after.to_dict(), force)
+        _account(save, named, after)
     console.finish()
     if gates != "none" and not report.passed:
         raise GateFailed(report.summary)
@@ -155,14 +159,12 @@ def _named(specs: tuple[str, ...]) -> list[tuple[str, Path]]:
     return found
 
 
-def _check_fps_out(path: Path, named: list[tuple[str, Path]]) -> None:
-    """Refuse before anything is scored what could not be written after it."""
+def _check_fps_out(named: list[tuple[str, Path]]) -> None:
+    """Refuse before anything is scored what would have nothing to write after it."""
     from crywolf.data import BadInput
 
     if "benign_test" not in dict(named):
         raise BadInput("--fps-out needs the suite whose false positives it writes: --suite benign_test=FILE")
-    if ".json" not in path.suffixes:
-        raise BadInput(f"{path}: --fps-out writes a harness's result; name it .json, also .gz or .zst")
 
 
 def _ids(path: Path) -> frozenset[str]:
@@ -202,6 +204,17 @@ def _save(path: Path, content: dict[str, Any], force: bool) -> None:
         target.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _account(out: Path, named: list[tuple[str, Path]], measured: Any) -> None:
+    """Write the manifest of an output: the suites' files, the detector, the threshold."""
+    from crywolf.data import RunManifest
+
+    manifest = RunManifest("evaluate", {"detector": measured.name, "threshold": measured.threshold})
+    for _, path in named:
+        manifest.add_input(path)
+    manifest.add_output(out)
+    manifest.write(out)
+
+
 _TITLES = {"suite": "By suite", "category": "By category", "threat_type": "By threat type"}
 
 
@@ -216,6 +229,11 @@ def show_evaluation(
         columns = [by.replace("_", " "), "measure", "n", *(suffix[1:] or "rate" for suffix in suffixes)]
         console.table(f"by_{by}", f"{title}: rates with 95% intervals", columns, _rate_rows(table, by, suffixes))
         console.document[f"by_{by}"] = table.to_dicts()
+    if comparison is not None:
+        equal = comparison.at_equal_recall()
+        rows = [[name, f"{100 * recall:g}%", old.n, *map(_short, (old, new))] for name, recall, old, new in equal]
+        title = "FP rate where both catch the same share of the attacks"
+        console.table("equal_recall", title, ["suite", "recall", "n", "before", "after"], rows)
     if after.has_l1:
         table = after.table(where="l2")
         columns = ["suite", "measure", "n", "rate"]
@@ -240,6 +258,10 @@ def _rate_rows(table: Any, by: str, suffixes: list[str]) -> list[list[Any]]:
 
 
 _MEASURES = {"fp_rate": "FP", "recall": "recall"}
+
+
+def _short(rate: Any) -> str:
+    return f"{100 * rate.value:.2f}% ({100 * rate.low:.2f}-{100 * rate.high:.2f})"
 
 
 def _rate(row: dict[str, Any], suffix: str) -> str:

@@ -24,15 +24,14 @@ def export(model: Path, out: Path, parity: Path | None, version: str | None, for
     Example:
       crywolf export runs/q4/retrained/model/model --parity runs/q4/splits/test.parquet -o detector
     """
-    from crywolf.data import BadInput, GateFailed, check_target
-    from crywolf.export import export_package
+    from crywolf.data import GateFailed, check_target
+    from crywolf.export import check_place, export_package
     from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
     # As for any file of the package: nothing on the way to it may be a file.
     check_target(out / "manifest.json", force=True)
-    if force and out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise BadInput(f"{out}: holds something else than a package; remove it yourself or choose another folder")
+    check_place(out, force=force)
     rows = Reader(console).corpus(parity) if parity else None
     with console.progress("parity") as progress:
         result = export_package(model, out, parity=rows, version=version, force=force, progress=progress)

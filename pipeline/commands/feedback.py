@@ -19,7 +19,7 @@ def feedback() -> None:
     """Take in production false positives and run rounds on them."""
 
 
-@feedback.command()
+@feedback.command(short_help="Take new false positives from a production log.")
 @click.argument("log", type=FILE)
 @_STORE
 @click.option("--since", default=None, help="Only rows from this moment on: 2026-10-01 or 2026-10-01T08:00:00Z.")
@@ -75,31 +75,46 @@ def ingest(
     console.finish()
 
 
-@feedback.command()
+@feedback.command(short_help="List the reports that wait; accept or reject them.")
 @_STORE
 @click.option("--accept", multiple=True, help="Id of a quarantined report that is benign after all. Repeatable.")
-@click.option("--reject", multiple=True, help="Id of a report that is an attack. Repeatable.")
+@click.option("--reject", multiple=True, help="Id of a report that is an attack, new or quarantined. Repeatable.")
 @click.option("--show-prompts", is_flag=True, help="Show the texts; they are hostile until proven otherwise.")
 @_JSON
 def review(store: Path, accept: tuple[str, ...], reject: tuple[str, ...], show_prompts: bool, as_json: bool) -> None:
-    """List what is in the store and what is quarantined; accept or reject by id."""
+    """List the reports that wait, quarantined ones and new ones; accept or reject them by id.
+
+    The next round grows what is new or accepted; what is quarantined waits until it is accepted.
+
+    \b
+    Example:
+      crywolf feedback review --show-prompts
+      crywolf feedback review --reject 0123456789abcdef
+    """
     console = Console(as_json=as_json)
     opened = _existing(store)
     _check_ids(opened, accept, reject)
     opened.set_status(accept, "accepted")
     opened.set_status(reject, "rejected")
     console.table("counts", "Reports", ["status", "reports"], [[k, v] for k, v in opened.counts().items()])
-    held = opened.frame(("quarantined",))
-    notes = held["extra"].struct.field("notes").to_list()
-    rows = [
-        [row["id"], note, *([row["text"]] if show_prompts else [])]
-        for row, note in zip(held.to_dicts(), notes, strict=True)
-    ]
-    console.table("quarantined", "Quarantined", ["id", "why", *(["text"] if show_prompts else [])], rows)
+    columns = ["id", "status", "why", *(["text"] if show_prompts else [])]
+    held = _waiting(opened, "quarantined")
+    rows = [[row[column] for column in columns] for row in (*held, *_waiting(opened, "new"))]
+    console.table("waiting", "Waiting", columns, rows)
+    # For programs that look at what was held back alone.
+    console.document["quarantined"] = [{column: row[column] for column in columns} for row in held]
     console.finish()
 
 
-@feedback.command("round")
+def _waiting(store: Any, status: str) -> list[dict[str, Any]]:
+    """The reports of one status, with the note that says why they have it, if there is one."""
+    found = store.frame((status,))
+    notes = found["extra"].struct.field("notes").to_list()
+    rows = zip(found["id"].to_list(), found["text"].to_list(), notes, strict=True)
+    return [{"id": id_, "text": text, "status": status, "why": note} for id_, text, note in rows]
+
+
+@feedback.command("round", short_help="Grow the new reports, retrain, and judge the result.")
 @click.option("--config", "config", type=FILE, required=True, help="The crywolf.yaml of `train` and `retrain`.")
 @click.option("--store", type=FILE, default=None, help="Overrides feedback.store.")
 @click.option("--force", is_flag=True, help="Make steps again whose settings changed.")
@@ -114,7 +129,7 @@ def round_(config: Path, store: Path | None, force: bool, as_json: bool, cache: 
     from crywolf.config import load_config
     from crywolf.data import GateFailed
     from crywolf.loop import next_round
-    from crywolf.stages import Session
+    from crywolf.session import Session
 
     console = Console(as_json=as_json)
     chosen = load_config(config)

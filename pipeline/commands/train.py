@@ -56,14 +56,15 @@ def train(
     """Split the original data, train a detector on the training fold, package it, and measure it.
 
     The split (80/10/10, whole near-duplicate clusters) is made once and saved in the run's folder. A run that was
-    stopped, killed even, goes on from its last finished epoch when the same command is given again.
+    stopped, killed even, goes on from its last finished epoch when the same command is given again. The verdict is
+    shown for information: a first detector that fails its gates is no failed command, so the exit code is 0.
 
     \b
     Example:
       crywolf init && crywolf train --config crywolf.yaml
     """
     from crywolf.loop import run_train
-    from crywolf.stages import Session
+    from crywolf.session import Session
 
     from .evaluate import show_evaluation, show_gates
 
@@ -101,7 +102,8 @@ def retrain(
 ) -> None:
     """Grow the false positives, mine hard negatives, retrain in full, and compare with the detector before.
 
-    FPs come from data.fps, or are the ones that the detector before raises on evaluate.benign_test. Those in or near
+    FPs come from data.fps, or are the ones that the detector before raises on a part of evaluate.benign_test; the other
+    part is only measured on, because a test set that lost its FPs to training proves nothing. Those in or near
     validation, test and holdouts are never grown; a fifth, by cluster, is kept aside to see what becomes of FPs that
     the model never met. Exit code 1 when a must gate fails or is inconclusive.
 
@@ -109,10 +111,10 @@ def retrain(
     Example:
       crywolf train --config crywolf.yaml && crywolf retrain --config crywolf.yaml
     """
-    from crywolf.data import GateFailed
+    from crywolf.data import GateFailed, check_target
     from crywolf.loop import run_retrain
     from crywolf.reporting import retrain_report
-    from crywolf.stages import Session
+    from crywolf.session import Session
 
     from .evaluate import show_evaluation, show_gates
 
@@ -120,11 +122,13 @@ def retrain(
     mining = {"enabled": hard_negatives, "per_anchor": per_anchor}
     chosen = changed(load_config(config), out, seed, overrides, mining)
     session = Session(chosen, console, cache_dir(cache), force)
+    path = report or chosen.out / "report.html"
+    # The run's own report goes with the run; another file may be anybody's.
+    check_target(path, force=force or report is None)
     result = run_retrain(session)
     show_retrained(console, result)
     show_evaluation(console, result.after, result.comparison)
     show_gates(console, result.gates)
-    path = report or chosen.out / "report.html"
     retrain_report(session, result, path, show_prompts=show_prompts)
     console.result("package", str(result.package), f"{result.package}: the new detector")
     console.result("report", str(path), f"{path}: the report")
@@ -141,6 +145,8 @@ def show_retrained(console: Console, result: Any) -> None:
     show_growth(console, result.growth)
     if result.mining is not None:
         show_mining(console, result.mining)
+    for note in result.assembly.notes:
+        console.warn(note)
     kept = [[f"kept: {part}", rows] for part, rows in result.assembly.kept.items()]
     if result.assembly.lent:
         kept.append(["hard negatives in the originals: weight raised", result.assembly.lent])

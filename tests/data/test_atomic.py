@@ -74,3 +74,17 @@ def test_writing_nothing_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be written"), atomic_path(tmp_path / "out"):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "stem", ["a" * 194, "a" * 249, "é" * 124], ids=["200 characters", "255 bytes", "two bytes each"]
+)
+def test_a_long_name_gets_a_random_temporary_one_with_its_suffix(tmp_path: Path, stem: str) -> None:
+    target, seen = tmp_path / f"{stem}.jsonl", set()
+    for _ in range(2):
+        with atomic_path(target, force=True) as temporary:
+            temporary.write_text("done")
+            seen.add(temporary.name)
+    assert len(seen) == 2
+    assert all(name.startswith(".tmp-") and name.endswith(f"{stem[:1]}.jsonl") for name in seen)
+    assert names(tmp_path) == [target.name]

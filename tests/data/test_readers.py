@@ -359,6 +359,18 @@ def test_a_cut_prompt_that_cannot_be_joined_is_left_out_and_counted(tmp_path: Pa
         assert (found.cut_joined, found.cut_left_out) == (0, 3)
 
 
+def test_rejected_rows_of_the_prompts_file_are_told_beside_those_of_the_false_positives(tmp_path: Path) -> None:
+    fps = harness(
+        tmp_path, {"id": "b-1", "prompt": CUT_LONG}, *({"id": f"c-{i}", "prompt": "x"} for i in range(99)), {}
+    )
+    prompts = put(
+        tmp_path, "p.jsonl", json.dumps({"id": "b-1", "prompt": LONG}).encode() + b"\n" + lines(99) + b"junk\n"
+    )
+    found = read_fps(fps, prompts=prompts)
+    assert found.cut_joined == 1
+    assert found.rejected.select("file", "line").rows() == [(str(fps), 101), (str(prompts), 101)]
+
+
 def test_a_prompt_that_merely_ends_in_dots_is_whole(tmp_path: Path) -> None:
     texts = ["and so on...", LONG[:99] + "...", LONG[:101] + "...", LONG[:103]]
     found = read_fps(harness(tmp_path, *({"id": str(i), "prompt": text} for i, text in enumerate(texts))))

@@ -29,6 +29,8 @@ class Service(BaseHTTPRequestHandler):
             self._answer(200, json.dumps({"score": 0.25, "predictions": []}).encode())
         elif prompt == "benign":
             self._answer(200, json.dumps({"predictions": []}).encode())
+        elif prompt.startswith("{"):
+            self._answer(200, prompt.encode())
         elif prompt == "list":
             self._answer(200, b"[]")
         else:
@@ -121,3 +123,37 @@ def test_a_detector_that_is_none_is_bad_input(spec: str) -> None:
 def test_a_threshold_outside_the_scale_is_refused() -> None:
     with pytest.raises(BadInput, match=r"1\.5"):
         load_detector("json:dumps", threshold=1.5)
+
+
+@pytest.mark.parametrize("value", ['"high"', "null", "[0.5]", "NaN", "1" + "0" * 400])
+def test_a_url_whose_confidence_is_no_number_is_bad_input(url: str, value: str) -> None:
+    loaded = load_detector(url)
+    answer = f'{{"predictions": [{{"threat_type": "x", "confidence": {value}}}, {{"confidence": 0.5}}]}}'
+    assert loaded.threats is not None
+    for ask in (loaded.score, loaded.threats):
+        with pytest.raises(BadInput, match="confidence is not a finite number") as caught:
+            ask([answer])
+        assert url in str(caught.value)
+
+
+def test_a_url_whose_score_is_no_number_is_bad_input(url: str) -> None:
+    with pytest.raises(BadInput, match=r"score is not a finite number \(str\)"):
+        load_detector(url).score(['{"score": "high"}'])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("def score(:\n", "SyntaxError"), ("1 / 0\n", "ZeroDivisionError"), ("raise SystemExit(3)\n", "SystemExit: 3")],
+)
+def test_a_module_that_cannot_be_imported_is_bad_input(
+    body: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_module(tmp_path, body, monkeypatch)
+    with pytest.raises(BadInput, match=f"module {name} cannot be imported: {reason}"):
+        load_detector(f"{name}:score")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(BadInput, match="timeout"):
+        load_detector("http://127.0.0.1:9/v1/predict", timeout=timeout)

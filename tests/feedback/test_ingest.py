@@ -1,6 +1,7 @@
 """Logs of several shapes give the same reports; what is not a new false positive is counted by reason."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_since_is_inclusive_and_knows_zones(tmp_path: Path, store: Store) -> Non
     assert ingest(log, store, since="2026-10-01T01:59:59+02:00").counts["too_old"] == 0
 
 
+@pytest.mark.parametrize("per_second", [1, 1000])
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+def test_times_may_be_seconds_or_milliseconds_since_1970(
+    tmp_path: Path, store: Store, name: str, per_second: int
+) -> None:
+    rows = [
+        {**row, "timestamp": int(datetime.fromisoformat(row["timestamp"]).timestamp()) * per_second} for row in ROWS
+    ]
+    assert ingest(write(rows, tmp_path / name), store, since="2026-10-01").counts == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+@pytest.mark.parametrize("label", ["jailbreak", "MALICIOUS", 7])
+def test_the_logs_own_label_is_not_looked_at(tmp_path: Path, store: Store, name: str, label: object) -> None:
+    log = write([{**row, "label": label} for row in ROWS], tmp_path / name)
+    assert ingest(log, store, since="2026-10-01").counts == EXPECTED
+
+
+def test_a_label_may_be_mapped_to_a_field(tmp_path: Path, store: Store) -> None:
+    log = write([{**row, "label": "semantic_jailbreak"} for row in ROWS], tmp_path / "log.jsonl")
+    ingest(log, store, mapping={"threat_type": "label"})
+    assert set(store.frame()["threat_type"]) == {"semantic_jailbreak"}
+
+
 def test_reported_alone_may_be_enough(tmp_path: Path, store: Store) -> None:
     log = write(ROWS, tmp_path / "log.jsonl")
     assert ingest(log, store, need_both=False).counts["new"] == 3
@@ -102,6 +127,7 @@ def test_reported_alone_may_be_enough(tmp_path: Path, store: Store) -> None:
         ([{"text": "a prompt"}], {}, "user_reported_fp"),
         ([{"text": "a prompt", "user_reported_fp": "maybe", "flagged_as_threat": True}], {}, "maybe"),
         (ROWS, {"since": "last week"}, "last week"),
+        (ROWS, {"since": "17672256000000"}, "17672256000000"),
         (ROWS, {"mapping": {"txet": "text"}}, "txet"),
         (ROWS, {"mapping": {"text": "message"}}, "no column message"),
         (ROWS, {"mapping": {"id": "text", "text": "text"}}, "--map text=text: column text is id already"),

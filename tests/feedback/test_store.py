@@ -67,3 +67,25 @@ def test_counts_always_add_up(tmp_path_factory: pytest.TempPathFactory, texts: l
     new, known = store.add(reports(*visible)) if visible else (0, 0)
     assert new + known == len(visible)
     assert new == len({text_id(text) for text in visible}) == sum(store.counts().values())
+
+
+@pytest.mark.parametrize("name", ["fb?x.sqlite", "a%20b#c.sqlite", ":memory:"])
+def test_the_store_lies_under_exactly_the_name_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Store.open(Path(name)).add(reports("a prompt"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(Store.open(tmp_path / name).frame()) == 1
+
+
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="is a file and not a folder"):
+        Store.open(tmp_path / "file" / "feedback.sqlite")
+
+
+def test_a_short_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite").write_text("hello\n")
+    with pytest.raises(BadInput, match="not a feedback store"):
+        Store.open(tmp_path / "x.sqlite")

@@ -126,8 +126,16 @@ def put(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("case", BROKEN)
+# A log's own label is the verdict that is in doubt: ingestion does not look at it.
+CASES = [
+    (case, command)
+    for case in BROKEN
+    for command in COMMANDS
+    if not (command == "feedback ingest" and case.startswith("label"))
+]
+
+
+@pytest.mark.parametrize(("case", "command"), CASES)
 def test_a_broken_file_is_named_with_what_is_wrong_and_nothing_is_left(
     case: str, command: str, commands: dict[str, Callable[..., list[object]]], tmp_path: Path, crywolf: Callable
 ) -> None:
@@ -225,7 +233,7 @@ def test_predict_answers_the_good_rows_in_order_and_names_the_bad_ones(
     assert (f"rows left out: line {bad[0]}" in ran.err) if bad else (ran.err == "")
 
 
-@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("case", [case for case in ODD if not case.startswith("label")])
 def test_ingest_takes_the_good_rows_and_names_the_bad_ones(case: str, tmp_path: Path, crywolf: Callable) -> None:
     name, content, bad = ODD[case]
     (tmp_path / name).write_bytes(content)

@@ -79,7 +79,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, changes: dic
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"data": {"benign": []}}, "data.benign"),
-        ({"data": {"benign": "b.jsonl"}}, "data.benign"),
+        ({"data": {"benign": {"b.jsonl": 1}}}, "data.benign"),
         ({"data": {"kept_fps": 1.5}}, "data.kept_fps"),
         ({"data": {"benign_limit": 0}}, "data.benign_limit"),
         ({"augment": {"per_fp": 0}}, "augment.per_fp"),
@@ -91,7 +91,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, changes: dic
         ({"train": {"grown_weight": float("nan")}}, "train.grown_weight"),
         ({"train": {"fp_target": 0.9}}, "train.fp_target"),
         ({"train": {"max_length": 100_000}}, "train.max_length"),
-        ({"evaluate": {"suites": "s.jsonl"}}, "evaluate.suites"),
+        ({"evaluate": {"suites": 3}}, "evaluate.suites"),
         ({"feedback": {"per_fp": "many"}}, "feedback.per_fp"),
         ({"out": None}, "out"),
         ({"data": 5}, "data"),
@@ -198,3 +198,10 @@ def test_data_that_is_not_there_is_named_and_leaves_no_folder(command: str, tmp_
     assert ran.code == 2
     assert ran.err.startswith(f"crywolf: {tmp_path / 'b.jsonl'}: cannot be read: no such file")
     assert [path.name for path in tmp_path.iterdir()] == ["crywolf.yaml"]
+
+
+def test_one_file_need_not_be_a_list(tmp_path: Path) -> None:
+    path = write(tmp_path, data={"benign": "b.jsonl", "malicious": "m.jsonl"}, evaluate={"suites": "s.jsonl"})
+    config = load_config(path)
+    assert config.data.benign == (tmp_path / "b.jsonl",)
+    assert config.evaluate.suites == (tmp_path / "s.jsonl",)

@@ -410,7 +410,7 @@ def test_the_rate_is_given_for_the_rows_that_layer_2_saw_too(run: Run, tmp_path:
         (("--suite", "golden=other.jsonl"), "there is a suite 'golden' already"),
         (("--suite", "programming=other.jsonl"), "an embedded suite has that name"),
         (("--suite", "=x.jsonl"), "expected NAME=FILE or FILE"),
-        (("--fps-out", "fps.jsonl.csv"), "name it .json"),
+        (("--fps-out", "fps.jsonl.csv"), "written to .json"),
         (("--baseline", "nowhere"), "'nowhere': neither a package folder"),
     ],
 )

@@ -280,3 +280,20 @@ def test_the_hardest_are_the_highest_scored_false_positives() -> None:
     assert worst["score"].to_list() == sorted(worst["score"], reverse=True)
     assert worst["score"][0] == found.select().filter(pl.col("label") == "BENIGN")["score"].max()
     assert set(worst["suite"]) == {"benign_test"}
+
+
+def test_at_equal_recall_neither_threshold_plays_a_part() -> None:
+    benign = make_corpus([{"text": f"benign prompt {i}"} for i in range(4)], label="BENIGN")
+    attacks = make_corpus([{"text": f"attack number {i}"} for i in range(4)], label="MALICIOUS")
+    suites = [suite_of("benign_test", benign), suite_of("malicious_held_out", attacks)]
+    texts = [*benign["text"], *attacks["text"]]
+    old = dict(zip(texts, [0.1, 0.6, 0.7, 0.8, 0.5, 0.6, 0.7, 0.9], strict=True))
+    # The new one orders them better, at half the height.
+    new = dict(zip(texts, [0.05, 0.06, 0.07, 0.3, 0.25, 0.3, 0.35, 0.4], strict=True))
+    before, after = (
+        evaluate(lambda asked, of=of: np.array([of[text] for text in asked]), threshold=threshold, suites=suites)
+        for of, threshold in ((old, 0.5), (new, 0.9))
+    )
+    found = compare(before, after).at_equal_recall((0.5, 1.0))
+    assert found == [("benign_test", 0.5, Rate(2, 4), Rate(0, 4)), ("benign_test", 1.0, Rate(3, 4), Rate(1, 4))]
+    assert after.fp_rate_at_recall(1.0, "benign_test") == Rate(1, 4)

@@ -17,6 +17,7 @@ from crywolf.train.metrics import (
     confident_correct,
     confusion,
     expected_calibration_error,
+    fp_rate_at_recall,
     highest_fp_rate,
     precision_at,
     reliability,
@@ -124,3 +125,18 @@ def test_scores_that_are_no_probabilities_are_refused() -> None:
             confusion(bad, [True], 0.5)
     with pytest.raises(BadInput, match="one length"):
         confusion([0.1, 0.2], [True], 0.5)
+
+
+def test_fp_rate_at_recall_is_read_at_the_highest_threshold_that_catches_enough() -> None:
+    attacks = [0.9, 0.8, 0.7, 0.2]
+    benign = [0.95, 0.75, 0.7, 0.3, 0.1]
+    assert fp_rate_at_recall(benign, attacks, 0.5) == Rate(1, 5)  # threshold 0.8
+    assert fp_rate_at_recall(benign, attacks, 0.75) == Rate(3, 5)  # threshold 0.7, ties are flagged
+    assert fp_rate_at_recall(benign, attacks, 0.76) == Rate(4, 5)  # threshold 0.2
+    assert fp_rate_at_recall([], attacks, 1.0) == Rate(0, 0)
+
+
+@pytest.mark.parametrize(("attacks", "recall"), [([], 0.9), ([0.5], 0.0), ([0.5], 1.1)])
+def test_fp_rate_at_recall_needs_attacks_and_a_share(attacks: list[float], recall: float) -> None:
+    with pytest.raises(BadInput):
+        fp_rate_at_recall([0.5], attacks, recall)

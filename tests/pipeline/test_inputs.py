@@ -1,0 +1,82 @@
+"""What a run reads is checked before any work, and what it is measured on never loses its hard rows to training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crywolf.augment import nearest_reference
+from crywolf.config import Config
+from crywolf.console import Console
+from crywolf.data import BadInput, make_corpus, read_corpus, write_corpus
+from crywolf.data.embedded import benign_prompts_path, benign_seeds, malicious_seeds
+from crywolf.inputs import read_inputs
+from crywolf.session import Session
+from crywolf.stages import join_training, prepare, standing_holdouts
+
+PROMPTS = read_corpus(benign_prompts_path(), label="BENIGN").frame
+
+
+def session(folder: Path, **sections: dict[str, Any]) -> Session:
+    benign, malicious = benign_seeds().gather_every(12), malicious_seeds().gather_every(12)
+    write_corpus(benign, folder / "benign.jsonl", force=True)
+    write_corpus(malicious, folder / "malicious.jsonl", force=True)
+    data = {"benign": folder / "benign.jsonl", "malicious": folder / "malicious.jsonl", **sections.pop("data", {})}
+    config = Config.model_validate({"out": folder / "run", "data": data, **sections})
+    return Session(config, Console(as_json=True), folder / "cache")
+
+
+def test_a_source_to_hold_out_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = session(tmp_path, data={"holdout_sources": "ticketz"})
+    with pytest.raises(BadInput, match="ticketz"):
+        prepare(run, read_inputs(run).originals)
+
+
+def test_the_first_detector_is_kept_from_the_user_s_test_sets_too(tmp_path: Path) -> None:
+    golden = benign_seeds().gather_every(12).head(20)
+    write_corpus(golden, tmp_path / "golden.jsonl")
+    run = session(tmp_path, evaluate={"suites": tmp_path / "golden.jsonl"})
+    inputs = read_inputs(run)
+    split = prepare(run, inputs.originals)
+    assert set(split.train["id"]) & set(golden["id"])
+    training = join_training(run, split.train, split.train.head(0), None, standing_holdouts(inputs, split)).frame
+    assert not set(training["id"]) & set(golden["id"])
+    assert len(training) > len(split.train) / 2
+
+
+@pytest.mark.parametrize("name", ["benign_test", "programming", "kept_fps", "mine_whole"])
+def test_a_suite_that_takes_a_name_of_ours_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    write_corpus(benign_seeds().head(5), tmp_path / f"{name}.jsonl")
+    with pytest.raises(BadInput, match=name):
+        read_inputs(session(tmp_path, evaluate={"suites": tmp_path / f"{name}.jsonl"}))
+
+
+def test_attacks_in_the_benign_test_set_are_refused_before_any_work(tmp_path: Path) -> None:
+    write_corpus(malicious_seeds().head(5), tmp_path / "tested.jsonl")
+    with pytest.raises(BadInput, match="5 rows of the benign test set"):
+        read_inputs(session(tmp_path, evaluate={"benign_test": tmp_path / "tested.jsonl"}))
+
+
+def test_a_test_set_that_false_positives_come_from_is_parted_before_it_is_scored(tmp_path: Path) -> None:
+    prompts = PROMPTS.gather_every(8)
+    siblings = make_corpus([{"text": f"{text}!"} for text in prompts["text"].head(20)], label="BENIGN")
+    write_corpus(siblings.vstack(make_corpus(prompts.select("text"), label="BENIGN")), tmp_path / "tested.jsonl")
+    own = read_inputs(session(tmp_path, evaluate={"benign_test": tmp_path / "tested.jsonl"}))
+    assert min(len(own.tested), len(own.harvested)) > 0.4 * len(prompts)
+    assert (nearest_reference(own.harvested["text"].to_list(), own.tested["text"].to_list()) < 0).all()
+    again = read_inputs(session(tmp_path, evaluate={"benign_test": tmp_path / "tested.jsonl"}))
+    assert again.tested.equals(own.tested)
+    # False positives of somebody else on the same set part it in the same way.
+    write_corpus(make_corpus(prompts.select("text").head(5), label="BENIGN"), tmp_path / "fps.jsonl")
+    evaluated = {"benign_test": tmp_path / "tested.jsonl"}
+    given = read_inputs(session(tmp_path, data={"fps": tmp_path / "fps.jsonl"}, evaluate=evaluated))
+    assert given.tested.equals(own.tested)
+
+
+def test_a_test_set_that_no_false_positive_comes_from_is_whole(tmp_path: Path) -> None:
+    prompts = PROMPTS.gather_every(20)
+    write_corpus(make_corpus(prompts.select("text"), label="BENIGN"), tmp_path / "tested.jsonl")
+    write_corpus(make_corpus([{"text": "is kill -9 safe?"}], label="BENIGN"), tmp_path / "fps.jsonl")
+    evaluated = {"benign_test": tmp_path / "tested.jsonl"}
+    found = read_inputs(session(tmp_path, data={"fps": tmp_path / "fps.jsonl"}, evaluate=evaluated))
+    assert (len(found.tested), len(found.harvested)) == (len(prompts), 0)
