@@ -40,7 +40,10 @@ class Reader:
     def fps(self, path: Path, *, prompts: Path | None = None) -> FalsePositives:
         """Read false positives, cut ones made whole from `prompts`."""
         found = read_fps(path, prompts=prompts, max_rejected=self.max_rejected)
-        self.left_out(path, found.rejected, len(found.frame) + found.cut_left_out)
+        own = pl.col("file") == str(path)
+        self.left_out(path, found.rejected.filter(own), len(found.frame) + found.cut_left_out)
+        if prompts is not None:
+            self.left_out(prompts, found.rejected.filter(~own))
         return found
 
     def references(self, paths: Sequence[Path]) -> list[tuple[str, pl.DataFrame]]:
@@ -51,12 +54,13 @@ class Reader:
             for path in dict.fromkeys(paths)
         ]
 
-    def left_out(self, path: Path, bad: pl.DataFrame, usable: int) -> None:
-        """Keep and say which rows of a file were left out, beside the `usable` ones."""
+    def left_out(self, path: Path, bad: pl.DataFrame, usable: int | None = None) -> None:
+        """Keep and say which rows of a file were left out, beside the `usable` ones where their number is known."""
         if bad.is_empty():
             return
         self.rejected.append(bad)
-        self.console.warn(f"{path}: {len(bad):,} of {len(bad) + usable:,} rows left out: {_reasons(bad)}")
+        share = f"{len(bad):,}" if usable is None else f"{len(bad):,} of {len(bad) + usable:,}"
+        self.console.warn(f"{path}: {share} rows left out: {_reasons(bad)}")
         listed = self.console.document.setdefault("rejected", [])
         listed += bad.select("file", "line", "column", "reason").to_dicts()
 
