@@ -61,12 +61,13 @@ class Inputs:
     holdouts: tuple[Named, ...]
 
 
-def read_inputs(session: Session, *, fps: pl.DataFrame | None = None) -> Inputs:
+def read_inputs(session: Session, *, fps: pl.DataFrame | None = None, fps_may_come_later: bool = False) -> Inputs:
     """Read and check all that the configuration names.
 
     Args:
         session: the run.
         fps: false positives to take instead of those of `data.fps`.
+        fps_may_come_later: take a file `data.fps` that is not there for one that will be harvested from elsewhere.
 
     Raises:
         BadInput: a file cannot be used, two suites share a name, or the benign test set holds attacks.
@@ -74,7 +75,8 @@ def read_inputs(session: Session, *, fps: pl.DataFrame | None = None) -> Inputs:
     evaluated = session.config.evaluate
     originals = read_originals(session)
     if fps is None:
-        fps = _configured_fps(session)
+        later = fps_may_come_later and session.config.data.fps is not None and not session.config.data.fps.exists()
+        fps = empty_corpus() if later else _configured_fps(session)
     benign = empty_corpus()
     if evaluated.benign_test is not None:
         benign = session.reader.corpus(evaluated.benign_test, label="BENIGN")

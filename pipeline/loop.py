@@ -80,7 +80,7 @@ class Retrained:
 
 def run_train(session: Session) -> Trained:
     """Split the originals, train on the training fold alone, export, and measure."""
-    inputs = read_inputs(session)
+    inputs = read_inputs(session, fps_may_come_later=True)
     split = stages.prepare(session, inputs.originals)
     holdouts = stages.standing_holdouts(inputs, split)
     training = stages.join_training(session, split.train, empty_corpus(), None, holdouts).frame
