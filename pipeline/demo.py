@@ -218,12 +218,12 @@ def final_table(retrained: Retrained, final: Evaluation, round_: RoundResult | N
         if name not in _EQUAL:
             continue
         later = final.fp_rate_at_recall(recall, name) if round_ is not None and final.suite(name) is not None else None
-        rows.append((name, f"FP at {100 * recall:g}% recall", old.n, old, new, later))
+        rows.append((name, f"FP at R{100 * recall:g}", old.n, old, new, later))
     return Table(
         "FP rate and recall in percent, with 95% intervals (Wilson)",
         ("slice", "measure", "n", "before", "retrained", "after round 1"),
         tuple(rows),
-        "next_quarter is empty after the round: its reports came from it. FP at 90% recall: each detector at the "
+        "next_quarter is empty after the round: its reports came from it. FP at R90: each detector at the "
         "threshold that catches 90% of malicious_held_out, so that no chance in choosing thresholds plays a part",
     )
 
