@@ -337,10 +337,15 @@ def reliability_diagram(tables: Mapping[str, pl.DataFrame], *, key: str = "relia
         return _svg(figure, key, title, f"Reliability of {', '.join(map(plain, tables))} on the rows at hand.")
 
 
+_WORK = ("epoch", "step", "seconds")
+
+
 def training_curves(
     history: Sequence[Mapping[str, float | None]], *, best: int | None = None, key: str = "training"
 ) -> str:
     """Losses and validation measures by epoch: every numeric field is a line, losses in a panel of their own.
+
+    What counts work rather than quality (steps, seconds) is left out: beside it every measure would be a flat line.
 
     Args:
         history: a mapping for each epoch.
@@ -351,7 +356,7 @@ def training_curves(
 
     title = "Training by epoch"
     names = sorted(
-        {name for entry in history for name, value in entry.items() if name != "epoch" and _is_number(value)}
+        {name for entry in history for name, value in entry.items() if name not in _WORK and _is_number(value)}
     )
     groups = [part for part in ([n for n in names if "loss" in n], [n for n in names if "loss" not in n]) if part]
     epochs = [float(entry.get("epoch") or at + 1) for at, entry in enumerate(history)]

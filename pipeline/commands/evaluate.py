@@ -272,7 +272,9 @@ def _rate(row: dict[str, Any], suffix: str) -> str:
 def show_gates(console: Console, report: Any) -> None:
     """Show the gates' answers, the remedies of red flags that are up, and the verdict in one line."""
     columns, rows = report.table()
-    console.table("gates", "Gates", columns, rows)
+    console.table("gates", "Gates", columns, rows[: len(report.rows)])
+    if report.not_asked:
+        console.say("not asked: " + "; ".join(f"{gate.claim} ({reason})" for gate, reason in report.not_asked))
     for flag in report.red_flags:
         console.say(f"red flag up: {flag.gate.name}, {flag.observed}. Remedies:")
         for remedy in flag.remedies:
