@@ -167,6 +167,10 @@ def show_growth(console: Console, result: Any) -> None:
     """Show a growth's tables: composition, drops by reason, diversity; and what the user should know of it."""
     for note in result.notes:
         console.warn(note)
+    if result.stats["twins"] > len(result.frame) / 2:
+        console.say(
+            f"{result.stats['twins']:,} of {len(result.frame):,} rows are near-miss twins; --no-twins omits them"
+        )
     composition = result.composition()
     shown = composition.head(_SHOWN).rows()
     rest = composition.slice(_SHOWN)

@@ -110,6 +110,8 @@ def evaluate(
     references = reader.references(trained_on)
     stopped = None if l1_stopped is None else _ids(l1_stopped)
     built = _suites(reader, named, references, standard, stopped)
+    if stopped is not None:
+        _check_stopped(stopped, built)
     measured = {}
     for key, one in (("after", loaded), ("before", before)):
         if one is None:
@@ -175,6 +177,15 @@ def _ids(path: Path) -> frozenset[str]:
         return frozenset(path.read_text(encoding="utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_stopped(stopped: frozenset[str], built: list[Any]) -> None:
+    """Refuse ids of which no suite has a row: the rates over what L2 saw would be those over everything."""
+    from crywolf.data import BadInput
+
+    known = {id_ for suite in built for name in ("id", "external_id") for id_ in suite.frame[name].drop_nulls()}
+    if not stopped & known:
+        raise BadInput("--l1-stopped: no suite has a row of these ids; give our ids or the files' own")
 
 
 def _suites(

@@ -402,6 +402,20 @@ def test_the_rate_is_given_for_the_rows_that_layer_2_saw_too(run: Run, tmp_path:
     assert {row["suite"]: row["n"] for row in ran.document["l2_only"]}["benign_test"] == 100
 
 
+def test_the_rows_that_layer_1_stopped_may_be_named_by_the_harness_s_ids(
+    run: Run, tmp_path: Path, crywolf: Callable
+) -> None:
+    ids = read_corpus(run.inputs / "benign_test.parquet").frame["external_id"].to_list()
+    stopped = tmp_path / "stopped.txt"
+    stopped.write_text("\n".join(ids[:36]) + "\n")
+    ran = evaluate(run, crywolf, "--l1-stopped", stopped, "--gates", "none", "--no-standard", "--json")
+    assert {row["suite"]: row["n"] for row in ran.document["l2_only"]}["benign_test"] == 100
+    stopped.write_text("nobody-has-this-id\n")
+    ran = evaluate(run, crywolf, "--l1-stopped", stopped, "--gates", "none", "--no-standard")
+    assert ran.code == 2
+    assert "no suite has a row of these ids" in ran.err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
