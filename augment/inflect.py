@@ -7,7 +7,8 @@ the morphology; the exceptions here are command names and verbs that our domains
 from functools import lru_cache
 from typing import Literal
 
-from crywolf.data.embedded.lexicons import FRAMES, read_yaml
+from crywolf.data.embedded.grammar import read_yaml
+from crywolf.data.embedded.lexicons import FRAMES
 
 Form = Literal["base", "gerund", "third"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from crywolf.data.embedded.lexicons import FRAMES, read_yaml
+from crywolf.data.embedded.grammar import read_yaml
+from crywolf.data.embedded.lexicons import FRAMES
 from crywolf.data.errors import BadInput
 
 from .inflect import (
@@ -445,7 +446,6 @@ _PLEASE_BACK = re.compile(
 )
 _IN_LANGUAGE = re.compile(r"^(?P<context>(?i:in|using|with) [A-Z][\w+#.]*(?: [A-Z][\w+#.]*)?), (?=[A-Za-z])")
 
-_NEED = r"i(?:'d| would| really)? ?(?:like|want|need|would like)"
 _WRAPPERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.I), role)
     for pattern, role in (
@@ -520,8 +520,6 @@ _ROLE = re.compile(
     r"|put yourself)\b",
     re.I,
 )
-_THIRD_CLAUSE = re.compile(r"^(?:it|this|which|that|he|she)\b", re.I)
-_REFERS = re.compile(r"\b(?:following|given|below|this|these|above|example)\b", re.I)
 
 
 @dataclass(frozen=True)

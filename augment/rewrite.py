@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from crywolf.data.embedded.lexicons import FRAMES, Lexicons, read_yaml
+from crywolf.data.embedded.grammar import read_yaml
+from crywolf.data.embedded.lexicons import FRAMES, Lexicons
 from crywolf.data.errors import BadInput
 
 from .inflect import article, base_of_third, is_verb

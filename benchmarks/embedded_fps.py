@@ -8,10 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from crywolf.data import read_corpus, write_corpus
+from crywolf.data import read_corpus
 from crywolf.data.embedded import benign_prompts_path, fps_path
 from crywolf.export import load_detector
-from crywolf.train import BENIGN_TEST, evaluate, false_positives, harness_totals, suite_of
+from crywolf.train import BENIGN_TEST, evaluate, suite_of, write_harness
 
 CUT = 100
 
@@ -28,13 +28,12 @@ def main() -> None:
     measured = evaluate(
         detector.score, threshold=detector.threshold, suites=suites, threats=detector.threats, name="demo"
     )
-    found = false_positives(measured)
-    write_corpus(found, arguments.out, format="harness", force=True, summary=harness_totals(measured))
+    write_harness(measured, arguments.out, force=True)
     document = json.loads(arguments.out.read_text(encoding="utf-8"))
     for entry in document["fp_details"]:
         entry["prompt"] = cut(entry["prompt"])
     arguments.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{arguments.out}: {len(found):,} false positives of {len(prompts):,} prompts")
+    print(f"{arguments.out}: {measured.fp_rate().k:,} false positives of {len(prompts):,} prompts")
 
 
 def cut(prompt: str) -> str:

@@ -32,8 +32,8 @@ from crywolf.train import (
     Rate,
     Table,
     check_gates,
-    harness_totals,
     suite_of,
+    write_harness,
 )
 
 from . import stages
@@ -144,13 +144,7 @@ def gather_fps(session: Session, trained: Trained, traffic: pl.DataFrame, folder
     """
     measured = stages.score_suites(session, trained.package, [suite_of(BENIGN_TEST, traffic)], BASE)
     own = stages.harvest(session, measured, BENIGN_TEST)
-    write_corpus(
-        own,
-        folder / "data" / "benign_test_results.json",
-        format="harness",
-        force=True,
-        summary=harness_totals(measured),
-    )
+    write_harness(measured, folder / "data" / "benign_test_results.json", force=True)
     handed = read_fps(fps_path(), prompts=benign_prompts_path()).frame
     handed = handed.filter(pl.col("id").is_in(traffic["id"].to_list()))
     session.console.say(f"{len(handed):,} more from the embedded FP file, cut prompts made whole")

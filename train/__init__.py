@@ -6,7 +6,7 @@ Torch and transformers are imported when training starts, not when this package 
 # Eager, and in this form: `fit`, `assemble` and `evaluate` are modules too, and a lazy attribute would lose to them.
 from .assemble import Assembly, assemble
 from .calibrate import Platt, Threshold, calibrate, choose_threshold, fit_platt, recalibrate
-from .evaluate import Comparison, Evaluation, compare, evaluate, false_positives, harness_totals
+from .evaluate import Comparison, Evaluation, compare, evaluate, false_positives, write_harness
 from .fit import FitResult, fit
 from .gates import DEFAULT_GATES, Gate, GateReport, check_gates
 from .intervals import Estimate, Rate, rows_needed, wilson
@@ -66,7 +66,6 @@ __all__ = [
     "find_recipe",
     "fit",
     "fit_platt",
-    "harness_totals",
     "held_out_suites",
     "recalibrate",
     "rows_needed",
@@ -76,5 +75,6 @@ __all__ = [
     "suite_of",
     "table_from",
     "wilson",
+    "write_harness",
     "write_report",
 ]

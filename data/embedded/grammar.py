@@ -21,6 +21,19 @@ _VOWEL_SOUND = re.compile(
 )
 
 
+def read_yaml(path: Path) -> Any:
+    """Return the document of a YAML file, read by libyaml where it is there: it is ten times faster.
+
+    Raises:
+        BadInput: the file is not valid YAML.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not valid YAML: {error}") from error
+
+
 def article(word: str) -> str:
     """Return "a" or "an", whichever is spoken before `word`."""
     return "an" if _VOWEL_SOUND.match(word) else "a"
@@ -88,7 +101,7 @@ def load_groups(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         BadInput: the file is not of this form; names the file and the group.
     """
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = read_yaml(path)
     if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
         raise BadInput(f"{path}: expected a mapping with a list `groups`")
     shared = document.get("slots") or {}

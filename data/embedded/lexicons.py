@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from crywolf.data.errors import BadInput
+
+from .grammar import read_yaml
 
 _FOLDER = Path(__file__).parent / "lexicons"
 FRAMES = Path(__file__).parent / "frames"
@@ -128,12 +129,6 @@ def _kind(tag: str) -> str:
 def lexicons() -> Lexicons:
     """Return the embedded lexicons, read and checked once."""
     return load_lexicons(_FOLDER)
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the document of a YAML file, read by libyaml where it is there: it is ten times faster."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe loaders
 
 
 def load_lexicons(folder: Path) -> Lexicons:

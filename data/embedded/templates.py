@@ -12,12 +12,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crywolf.data.errors import BadInput
 from crywolf.data.schema import CATEGORIES, GROWN_CATEGORIES
 
-from .grammar import slots_of
+from .grammar import read_yaml, slots_of
 from .lexicons import Lexicons, lexicons
 
 FOLDER = Path(__file__).parent / "templates"
@@ -73,7 +71,7 @@ def load_entities(path: Path) -> dict[str, tuple[re.Pattern[str], ...]]:
     Raises:
         BadInput: the file is not of this form, or an expression does not compile.
     """
-    document = _read_yaml(path)
+    document = _read_mapping(path)
     out: dict[str, tuple[re.Pattern[str], ...]] = {}
     for name, patterns in document.items():
         if not _strings(patterns):
@@ -113,20 +111,15 @@ def load_templates(*folders: Path, lexicon: Lexicons | None = None) -> list[Temp
     return out
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times as fast
-    try:
-        # Both loaders are the safe ones.
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not valid YAML: {error}") from error
+def _read_mapping(path: Path) -> dict[str, Any]:
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise BadInput(f"{path}: expected a mapping, got {type(document).__name__}")
     return document
 
 
 def _read_file(path: Path, lexicon: Lexicons) -> Iterator[tuple[str, Template]]:
-    document = _read_yaml(path)
+    document = _read_mapping(path)
     _known_keys(str(path), document, _FILE_KEYS)
     if not isinstance(document.get("groups"), list) or not document["groups"]:
         raise BadInput(f"{path}: expected a list `groups`")

@@ -90,10 +90,10 @@ def evaluate(
       crywolf evaluate new --baseline old --suite benign_test=benign.jsonl.gz --fps-out benign_test_results.json
       crywolf evaluate mypackage.guard:score --suite benign_test=benign.jsonl.gz --threshold 0.52
     """
-    from crywolf.data import GateFailed, check_output, check_target, write_corpus
+    from crywolf.data import GateFailed, check_output, check_target
     from crywolf.export import load_detector
     from crywolf.reading import Reader
-    from crywolf.train import check_gates, compare, false_positives, harness_totals
+    from crywolf.train import BENIGN_TEST, check_gates, compare, write_harness
     from crywolf.train import evaluate as score_suites
 
     console = Console(as_json=as_json)
@@ -131,9 +131,9 @@ def evaluate(
     show_evaluation(console, after, comparison)
     show_gates(console, report)
     if fps_out is not None:
-        fps = false_positives(after)
-        write_corpus(fps, fps_out, format="harness", force=force, summary=harness_totals(after))
-        console.result("fps_out", str(fps_out), f"{fps_out}: {len(fps):,} false positives, prompts whole")
+        write_harness(after, fps_out, force=force)
+        count = after.fp_rate(BENIGN_TEST).k
+        console.result("fps_out", str(fps_out), f"{fps_out}: {count:,} false positives, prompts whole")
         _account(fps_out, named, after)
     if save is not None:
         _save(save, after.to_dict(), force)
