@@ -136,3 +136,33 @@ def test_mining_takes_the_border_and_sends_what_looks_like_an_attack_to_review(
     assert set(hard["text"]) < set(benign["text"])
     table = {row["rule"]: row for row in ran.document["mining"]}
     assert table["selected"]["kept"] == len(hard)
+
+
+def test_augment_refuses_a_malicious_file_without_attacks(inputs: Any, crywolf: Callable, tmp_path: Path) -> None:
+    write_corpus(benign_seeds().head(3), tmp_path / "calm.jsonl")
+    fps = ("--from-fps", inputs / "benign_test_results.json", "--prompts", inputs / "prompts.jsonl")
+    ran = crywolf("augment", *fps, "--malicious", tmp_path / "calm.jsonl", "-o", tmp_path / "out.jsonl")
+    assert ran.code == 2
+    assert "there are no attacks to keep clear of" in ran.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_two_corpora_of_one_file_name_can_both_be_kept_clear_of(crywolf: Callable, tmp_path: Path) -> None:
+    seeds = benign_seeds().head(9)
+    for place, name in enumerate(("a", "b")):
+        write_corpus(seeds[3 * place : 3 * place + 3], tmp_path / name / "train.jsonl")
+    write_corpus(seeds, tmp_path / "in.jsonl")
+    against = ("--against", tmp_path / "a" / "train.jsonl", "--against", tmp_path / "b" / "train.jsonl")
+    ran = crywolf("dedup", tmp_path / "in.jsonl", *against, "-o", tmp_path / "out.jsonl")
+    assert ran.code == 0, ran.err
+    assert read_corpus(tmp_path / "out.jsonl").frame["text"].to_list() == seeds["text"].to_list()[6:]
+
+
+def test_dedup_says_what_a_dropped_row_repeats(crywolf: Callable, tmp_path: Path) -> None:
+    text = benign_seeds().filter(pl.col("text").str.len_chars() > 60)["text"][0]
+    rows = make_corpus([{"text": text}, {"text": text + "!"}], label="BENIGN")
+    write_corpus(rows, tmp_path / "in.jsonl")
+    crywolf("dedup", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--dropped", tmp_path / "dropped.jsonl")
+    note = read_corpus(tmp_path / "dropped.jsonl").frame["extra"].struct.field("notes")[0]
+    assert rows["id"][0] in note
+    assert "jaccard 0.9" in note

@@ -1,6 +1,7 @@
 """The demo's own parts: how it divides the traffic and what it plays as production."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,12 @@ def test_the_log_reports_what_was_flagged_and_two_known_attacks(tmp_path: Path) 
     assert len(rows) == 8
     assert sorted(reported[:2]) == sorted(text for text, score in scores.items() if score > 0.5)
     assert reported[2:] == [f"attack {i} on the prompt Thanks!" for i in range(2)]
+
+
+def test_the_demo_empties_no_folder_that_is_not_its_own(tmp_path: Path, crywolf: Callable) -> None:
+    (tmp_path / "crywolf.yaml").write_text("out: run")
+    (tmp_path / "benign.jsonl").write_text("{}")
+    ran = crywolf("demo", "--force", "-o", tmp_path)
+    assert ran.code == 2
+    assert "does not look like a demo's folder" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["benign.jsonl", "crywolf.yaml"]

@@ -3,16 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from crywolf import stages
 from crywolf.augment import nearest_reference
 from crywolf.config import Config
 from crywolf.console import Console
 from crywolf.data import BadInput, make_corpus, read_corpus, write_corpus
 from crywolf.data.embedded import benign_prompts_path, benign_seeds, malicious_seeds
+from crywolf.feedback import Store
 from crywolf.inputs import read_inputs
+from crywolf.loop import next_round, run_train
 from crywolf.session import Session
-from crywolf.stages import join_training, prepare, standing_holdouts
+from crywolf.stages import prepare
+from crywolf.train import Split
 
 PROMPTS = read_corpus(benign_prompts_path(), label="BENIGN").frame
 
@@ -32,14 +37,25 @@ def test_a_source_to_hold_out_that_is_not_there_is_refused(tmp_path: Path) -> No
         prepare(run, read_inputs(run).originals)
 
 
-def test_the_first_detector_is_kept_from_the_user_s_test_sets_too(tmp_path: Path) -> None:
+def test_the_first_detector_is_kept_from_the_user_s_test_sets_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     golden = benign_seeds().gather_every(12).head(20)
     write_corpus(golden, tmp_path / "golden.jsonl")
     run = session(tmp_path, evaluate={"suites": tmp_path / "golden.jsonl"})
-    inputs = read_inputs(run)
-    split = prepare(run, inputs.originals)
+    split = prepare(run, read_inputs(run).originals)
     assert set(split.train["id"]) & set(golden["id"])
-    training = join_training(run, split.train, split.train.head(0), None, standing_holdouts(inputs, split)).frame
+
+    class ReachedError(Exception):
+        """Training would start now, on its first argument."""
+
+    def stop(_session: Session, _name: str, training: pl.DataFrame, _split: Split) -> Path:
+        raise ReachedError(training)
+
+    monkeypatch.setattr(stages, "train_detector", stop)
+    with pytest.raises(ReachedError) as reached:
+        run_train(run)
+    training = reached.value.args[0]
     assert not set(training["id"]) & set(golden["id"])
     assert len(training) > len(split.train) / 2
 
@@ -87,3 +103,23 @@ def test_a_first_detector_can_be_trained_before_its_false_positives_are_there(tm
     assert read_inputs(run, fps_may_come_later=True).originals.frame.height > 0
     with pytest.raises(BadInput, match=r"later\.json"):
         read_inputs(run)
+
+
+def test_a_round_builds_on_no_other_run_s_detector(tmp_path: Path) -> None:
+    run, store = session(tmp_path), Store.open(tmp_path / "feedback.sqlite")
+    other = tmp_path / "other" / "rounds" / "1"
+    (other / "detector" / "package").mkdir(parents=True)
+    write_corpus(benign_seeds().head(3), other / "detector" / "training.parquet")
+    store.record_round(1, str(other), {}, [])
+    with pytest.raises(BadInput, match="no detector to build on"):
+        next_round(run, store)
+
+
+def test_a_round_whose_last_detector_is_gone_falls_back_on_no_older_one(tmp_path: Path) -> None:
+    run, store = session(tmp_path), Store.open(tmp_path / "feedback.sqlite")
+    older = tmp_path / "run" / "retrained"
+    (older / "package").mkdir(parents=True)
+    write_corpus(benign_seeds().head(3), older / "training.parquet")
+    store.record_round(1, str(tmp_path / "run" / "rounds" / "1"), {}, [])
+    with pytest.raises(BadInput, match="the last round's detector is gone"):
+        next_round(run, store)

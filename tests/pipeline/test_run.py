@@ -461,3 +461,22 @@ def test_retrain_and_round_without_a_detector_say_what_to_run_first(
     assert round_.code == 2
     assert "feedback.sqlite: there is no feedback store" in round_.err
     assert not (tmp_path / "feedback.sqlite").exists()
+
+
+def test_the_new_threshold_may_lose_two_points_of_the_old_recall_on_validation(run: Run) -> None:
+    attacks = run.fold("validation").filter(LABEL == "MALICIOUS")["text"].to_list()
+    old = Detector.load(run.out / "base" / "package")
+    recall = (old.score(attacks) >= old.threshold).mean()
+    recipes = {
+        step: json.loads((run.out / step / "step.json").read_text())["key"]["recipe"] for step in ("base", "retrained")
+    }
+    assert recipes["base"]["min_recall"] is None
+    assert recipes["retrained"]["min_recall"] == pytest.approx(max(recall - 0.02, 0.0))
+
+
+def test_a_report_elsewhere_is_not_overwritten_without_force(run: Run, tmp_path: Path, crywolf: Callable) -> None:
+    mine = tmp_path / "mine.html"
+    mine.write_text("mine")
+    ran = crywolf("retrain", "--config", run.inputs.config, "--report", mine)
+    assert (ran.code, mine.read_text()) == (2, "mine")
+    assert "mine.html: exists already" in ran.err
