@@ -4,8 +4,8 @@ from .dedup import DedupResult, deduplicate, jaccard, near_duplicate_clusters, n
 from .diversity import Diversity, distinct_n, diversity
 from .engine import GrowConfig, GrowResult, grow
 from .guards import Guard, GuardResult, guard, nearest_cosine
-from .templates import TemplatePicker, find_entities
-from .types import Grown
+from .operators.templates import TemplatePicker, find_entities
+from .operators.types import Grown
 
 __all__ = [
     "DedupResult",

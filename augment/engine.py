@@ -21,8 +21,8 @@ from crywolf.data.schema import EXTRA_FIELDS
 from .dedup import THRESHOLD, deduplicate, nearest_reference
 from .diversity import Diversity, diversity
 from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard
+from .operators.templates import TemplatePicker
 from .propose import KINDS, Proposer, Quotas
-from .templates import TemplatePicker
 
 SOURCE = "augmented"
 TWIN_SOURCE = "curated"

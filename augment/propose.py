@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from crywolf.data import Progress
 from crywolf.data.embedded.lexicons import Lexicons
 
-from .noise import noise
-from .rewrite import rewrites
-from .swaps import swaps
-from .templates import TemplatePicker
-from .types import Grown
+from .operators.noise import noise
+from .operators.rewrite import rewrites
+from .operators.swaps import swaps
+from .operators.templates import TemplatePicker
+from .operators.types import Grown
 
 KINDS = ("rewrite", "swap", "template", "noise")
 """In the order of preference: of two near-duplicates the one of the earlier kind stays."""

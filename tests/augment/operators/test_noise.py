@@ -4,7 +4,7 @@ from difflib import SequenceMatcher
 import numpy as np
 import pytest
 
-from crywolf.augment.noise import OPERATORS, noise
+from crywolf.augment.operators.noise import OPERATORS, noise
 from crywolf.data.embedded.lexicons import lexicons
 from crywolf.data.errors import BadInput
 

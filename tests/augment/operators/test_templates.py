@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from crywolf.augment.templates import TemplatePicker, fill, find_entities, stems_of
+from crywolf.augment.operators.templates import TemplatePicker, fill, find_entities, stems_of
 from crywolf.data.embedded.lexicons import lexicons
 from crywolf.data.embedded.templates import Template, templates
 

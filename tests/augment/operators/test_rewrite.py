@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crywolf.augment.rewrite import book, load_book, rewrites
-from crywolf.augment.types import Grown
+from crywolf.augment.operators.rewrite import book, load_book, rewrites
+from crywolf.augment.operators.types import Grown
 from crywolf.data.embedded.lexicons import FRAMES, lexicons
 from crywolf.data.errors import BadInput
 
 LEXICONS = lexicons()
-SHARED = Path(os.environ.get("CRYWOLF_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ.get("CRYWOLF_SHARED", Path(__file__).parents[3].parent / "shared"))
 THIRD = r"that (?:finds|locates|looks for|searches for) .* and (?:deletes|removes|gets rid of) them"
 GERUND = r"(?:inding|ocating|ooking for|earching for) .* and (?:deleting|removing|getting rid of) them"
 PROMPTS = [

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crywolf.augment.parse import (
+from crywolf.augment.operators.parse import (
     BLOT,
     direct_question,
     embedded_question,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crywolf.augment.swaps import sites, swap_once, swaps
+from crywolf.augment.operators.swaps import sites, swap_once, swaps
 from crywolf.data.embedded.lexicons import lexicons
 
 LEXICONS = lexicons()

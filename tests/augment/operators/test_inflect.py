@@ -1,6 +1,14 @@
 import pytest
 
-from crywolf.augment.inflect import NOUN_LIKE, VERBS, article, base_of_gerund, base_of_third, inflect, is_plural
+from crywolf.augment.operators.inflect import (
+    NOUN_LIKE,
+    VERBS,
+    article,
+    base_of_gerund,
+    base_of_third,
+    inflect,
+    is_plural,
+)
 
 
 @pytest.mark.parametrize(
