@@ -1,28 +1,33 @@
 """Grows false positives into training data: proposes samples, removes near-duplicates, guards, fills up to N each.
 
 Takes the false positives and what the samples must stay clear of (attacks, training corpora, holdouts) as contract
-frames and an `encode` callable; gives a contract frame, a review queue, and the account of what was dropped and why.
+frames, an `encode` callable and, if there is one, the detector as a `score`; gives a contract frame, a review queue,
+what the detector reacts to, and the account of what was dropped and why.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from crywolf.data import BENIGN, SCHEMA, BadInput, Encode, Progress, empty_corpus, make_corpus
+from crywolf.data import BENIGN, MALICIOUS, SCHEMA, BadInput, Encode, Progress, empty_corpus, make_corpus
+from crywolf.data.embedded.contexts import all_contexts
 from crywolf.data.embedded.lexicons import Lexicons, lexicons
 from crywolf.data.embedded.templates import Template
 from crywolf.data.schema import EXTRA_FIELDS
 
+from .attribution import Explanation, Score, explain
 from .dedup import THRESHOLD, deduplicate, nearest_reference
 from .diversity import Diversity, diversity
 from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard
+from .operators.contexts import ContextPicker
+from .operators.documents import DocumentPicker
 from .operators.templates import TemplatePicker
-from .propose import KINDS, Proposer, Quotas
+from .propose import AUTHORED, KINDS, Proposer, Shares, paraphrase_rows
 
 SOURCE = "augmented"
 TWIN_SOURCE = "curated"
@@ -31,23 +36,53 @@ _HOLDOUT = "holdout:"
 _MALICIOUS = "malicious"
 _FPS = "fps"
 
+_OWN_KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "document")
+_AUTHORED = [number for number, name in enumerate(KINDS) if name in AUTHORED]
+_FILL_UP = ("rewrite", "swap", "paraphrase")
+_MOST_PAIRS, _MOST_GROWN = 4, 2
+_ORDINARY = 20_000
+"""Rows of a training corpus that false positives are compared with where no detector is at hand."""
+
 References = Sequence[tuple[str, pl.DataFrame]]
+
+
+class Detector(Protocol):
+    """What growing asks of a detector: scores, and from which one on it flags."""
+
+    @property
+    def score(self) -> Score:
+        """Texts to P(malicious), (n,)."""
+
+    @property
+    def threshold(self) -> float:
+        """A score from here up is a verdict of malicious."""
 
 
 @dataclass(frozen=True)
 class GrowConfig:
     """How much to grow and how strictly to guard.
 
-    `per_fp` samples a prompt at most, of which `template_share` may be filled templates, `swap_share` swaps and
-    `noise_share` noisy copies; rewrites make the rest and fill up what the others lack. `surplus` is how many
-    candidates are made for each sample wanted, so that drops can be made good. `skip_held_out` leaves out prompts that
-    are near-duplicates of a holdout's row: their rewrites would teach the test.
+    `per_fp` samples a prompt at most. The shares say how many of them are swaps, filled templates, noisy copies,
+    trigger words in harmless contexts of the prompt's language (`context`), the same in other languages (`foreign`) and
+    long prompts (`document`); rewrites make the rest, and rewrites and contexts fill up what others lack. `languages`
+    are codes of those that may be grown in, None for all. `twins` adds, beyond `per_fp`: near-miss twins of the
+    embedded attacks, each family beside as many of the attacks themselves; attacks quoted (benign) and as many in use
+    (malicious), together `intent_share` of the samples; and attacks in other words and disguises, with harmless text in
+    the same disguises, together `attack_share`. Benign rows alone would teach a detector to let attacks pass.
+    `surplus` is how many candidates are made for each sample wanted, so that drops can be made good. `skip_held_out`
+    leaves out prompts that are near-duplicates of a holdout's row: their rewrites would teach the test.
     """
 
     per_fp: int = 15
     noise_share: float = 0.05
-    template_share: float = 0.2
-    swap_share: float = 0.2
+    template_share: float = 0.10
+    swap_share: float = 0.10
+    context_share: float = 0.25
+    foreign_share: float = 0.10
+    document_share: float = 0.10
+    intent_share: float = 0.50
+    attack_share: float = 0.12
+    languages: tuple[str, ...] | None = None
     surplus: float = 1.35
     twins: bool = True
     noise_operators: tuple[str, ...] = ("keyboard", "spelling", "reserved")
@@ -64,11 +99,26 @@ class GrowConfig:
             raise BadInput(f"per_fp is {self.per_fp}; it must be at least 1")
         if self.surplus < 1:
             raise BadInput(f"surplus is {self.surplus}; it must be at least 1")
-        shares = (self.noise_share, self.template_share, self.swap_share)
-        if min(shares) < 0 or sum(shares) > 1:
-            raise BadInput(f"noise, template and swap shares are {shares}; they must be positive and sum to 1 at most")
+        for name in ("intent_share", "attack_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if unknown := set(self.languages or ()) - set(all_contexts()):
+            raise BadInput(f"no contexts in language {min(unknown)!r}; there are {', '.join(all_contexts())}")
+        _ = self.shares
         if not 0 < self.threshold <= 1:
             raise BadInput(f"threshold is {self.threshold}; it must be above 0 and at most 1")
+
+    @property
+    def shares(self) -> Shares:
+        """The shares of the kinds."""
+        return Shares(
+            self.swap_share,
+            self.template_share,
+            self.noise_share,
+            self.context_share,
+            self.foreign_share,
+            self.document_share,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,8 +133,10 @@ class GrowResult:
     review: pl.DataFrame  # twins that look like attacks; extra.notes says why
     drops: dict[str, int]
     stats: dict[str, int | float | None]
-    operators: pl.DataFrame  # kind, proposed, dropped, kept
+    operators: pl.DataFrame  # operator, proposed, samples
     notes: tuple[str, ...] = ()
+    explanation: Explanation | None = None
+    prompts: pl.DataFrame = field(default_factory=empty_corpus, repr=False)  # those grown from
     _diversity: list[Diversity] = field(default_factory=list, repr=False, compare=False)
 
     def composition(self) -> pl.DataFrame:
@@ -98,11 +150,22 @@ class GrowResult:
         """Return how varied the samples are; computed once."""
         if not self._diversity:
             cosine = self.stats.get("mean_cosine")
-            found = diversity(
-                self.frame["text"], self.frame["origin_id"], fps=int(self.stats["fps"] or 0), mean_cosine=cosine
-            )
+            # An attack that is quoted or in use is the origin of its row too, and no prompt.
+            own = pl.col("how").str.split(":").list.first().is_in(_OWN_KINDS)
+            origins = self.frame.select(pl.when(own).then("origin_id")).to_series()
+            found = diversity(self.frame["text"], origins, fps=int(self.stats["fps"] or 0), mean_cosine=cosine)
             self._diversity.append(found)
         return self._diversity[0]
+
+    def growth_by_group(self) -> pl.DataFrame:
+        """Return how many samples of each kind (columns) were grown for each group of the explanation (rows)."""
+        labels = [] if self.explanation is None else self.explanation.labels.tolist()
+        if not labels:
+            return pl.DataFrame(schema={"group": pl.Int64()})
+        groups = self.prompts.select(origin_id="id", group=pl.Series(labels, dtype=pl.Int64()))
+        rows = self.frame.select("origin_id", kind=pl.col("how").str.split(":").list.first())
+        found = rows.join(groups, on="origin_id", how="inner").group_by("group", "kind").agg(n=pl.len())
+        return found.pivot("kind", index="group", values="n").fill_null(0).sort("group")
 
     def summary(self) -> dict[str, Any]:
         """Return all of it as plain values: stats, composition, operators, drops, diversity, notes."""
@@ -129,6 +192,8 @@ def grow(
     twins: pl.DataFrame | None = None,
     templates: Sequence[Template] | None = None,
     lexicon: Lexicons | None = None,
+    detector: Detector | None = None,
+    paraphrases: pl.DataFrame | None = None,
     progress: Progress | None = None,
 ) -> GrowResult:
     """Grow up to `config.per_fp` samples of each false positive.
@@ -145,6 +210,9 @@ def grow(
         twins: near-miss twins instead of the embedded ones; used if `config.twins`.
         templates: templates instead of the embedded ones.
         lexicon: lexicons instead of the embedded ones.
+        detector: whose false positives these are. It is asked which words turn its verdict, and those are put into
+            harmless contexts; without it, the words that stand out against `against` are.
+        paraphrases: what a language model made of the prompts: origin_id, text, how.
         progress: told (done, total), first prompts, then texts encoded.
 
     Raises:
@@ -159,44 +227,126 @@ def grow(
     proposer = _proposer(config, templates, lexicon or lexicons())
     guard = _guard(encode, malicious, config)
     cosines = None if guard is None else _template_cosines(proposer, prompts, guard)
-    candidates = proposer.propose(prompts, rng, cosines=cosines, progress=progress)
+    why = _explain(prompts, guard, detector, against, rng, progress)
+    weights = [group.weights() for group in why.groups]
+    triggers = [weights[label] for label in why.labels]
+    candidates = proposer.propose(prompts, rng, cosines=cosines, triggers=triggers, progress=progress)
+    if paraphrases is not None:
+        candidates = pl.concat([candidates, paraphrase_rows(paraphrases, prompts, config.per_fp)])
     twin_rows = _twins(twins) if config.twins else empty_corpus()
+    pairs = _pairs(malicious, config.per_fp * prompts.height, twin_rows, config, rng)
     drops: Counter[str] = Counter()
     references = _references(prompts, malicious, against, holdouts)
-    kept = _deduplicate(_Stage(candidates, twin_rows, empty_corpus()), references, config, drops)
+    kept = _deduplicate(_Stage(candidates, twin_rows, empty_corpus(), pairs), references, config, drops)
     kept = _judge_twins(kept, guard)
     chosen, surplus = _fill_up(kept.grown, prompts, guard, config, drops, progress)
 
     stats: dict[str, int | float | None] = {
         "fps": prompts.height,
         "held_out_fps": int(held_out.sum()),
-        "candidates": candidates.height + twin_rows.height,
-        "samples": chosen.height + kept.twins.height,
+        "candidates": candidates.height + twin_rows.height + pairs.height,
+        "samples": chosen.height + kept.twins.height + kept.pairs.height,
         "twins": kept.twins.height,
+        "benign_counterparts": kept.pairs.filter(pl.col("label") == BENIGN).height,
+        "attacks": kept.pairs.filter(pl.col("label") == MALICIOUS).height,
         "surplus": surplus,
         "review": kept.review.height,
-        "mean_cosine": _mean(chosen, "to_fp"),
+        "mean_cosine": _mean(chosen.filter(~pl.col("kind").is_in(_AUTHORED)), "to_fp"),
         "mean_nearest_attack": _mean(chosen, "to_attack"),
     }
     return GrowResult(
-        frame=pl.concat([_contract(chosen, prompts), kept.twins]),
+        frame=pl.concat([_contract(chosen, prompts), kept.twins, kept.pairs]),
         review=kept.review,
         drops=dict(sorted(drops.items())),
         stats=stats,
         operators=_operators(candidates, chosen),
-        notes=_notes(stats, encode, malicious),
+        notes=(*_notes(stats, encode, malicious), *why.notes),
+        explanation=why,
+        prompts=prompts,
     )
 
 
+def _explain(
+    prompts: pl.DataFrame,
+    guard: Guard | None,
+    detector: Detector | None,
+    against: References,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> Explanation:
+    """Group the prompts and find what troubles the detector in each group."""
+    ordinary = [text for _, frame in against for text in _benign(frame)["text"].head(_ORDINARY).to_list()]
+    return explain(
+        prompts["text"].to_list(),
+        rng=np.random.default_rng(rng.integers(1 << 62)),
+        encode=None if guard is None else guard.remembering,
+        score=None if detector is None else detector.score,
+        threshold=0.5 if detector is None else detector.threshold,
+        ordinary=ordinary,
+        progress=progress,
+    )
+
+
+def _benign(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("label") == BENIGN) if "label" in frame.columns else frame
+
+
+def _pairs(
+    malicious: pl.DataFrame | None, samples: int, twins: pl.DataFrame, config: GrowConfig, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Rows that draw the border by intent: attacks quoted and in use, grown attacks, harmless text in their disguises.
+
+    The embedded attacks that the twins are twins of come too: what is benign only by its intent needs the other side.
+    """
+    if not config.twins:
+        return empty_corpus()
+    from crywolf.data.embedded.attacks import malicious_seeds
+
+    from .operators.attacks import grow_attacks
+    from .operators.intent import LANGUAGES, intent_pairs
+    from .operators.obfuscate import benign_obfuscations
+
+    seeds = malicious_seeds()
+    own = [] if malicious is None else [make_corpus(malicious, label=MALICIOUS)]
+    attacks = pl.concat([*own, seeds]).unique("id", keep="first", maintain_order=True)
+    # An attack that is quoted a dozen times teaches little more than one quoted four times.
+    pairs = min(round(config.intent_share * samples / 2), _MOST_PAIRS * attacks.height)
+    grown = min(round(config.attack_share * samples), _MOST_GROWN * attacks.height)
+    sources = attacks[np.sort(rng.permutation(attacks.height)[: max(grown * 3 // 4, 1)])]
+    parts = [
+        _counterparts(twins, seeds, rng),
+        intent_pairs(
+            attacks,
+            pairs,
+            rng,
+            languages=[code for code in LANGUAGES if code in (config.languages or LANGUAGES)] or ["en"],
+        ),
+        grow_attacks(sources, _MOST_GROWN, rng).head(grown * 3 // 4),
+        benign_obfuscations(grown // 4, rng),
+    ]
+    return make_corpus(pl.concat([make_corpus(part) for part in parts]), source=SOURCE).unique(
+        "id", keep="first", maintain_order=True
+    )
+
+
+def _counterparts(twins: pl.DataFrame, seeds: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """As many embedded attacks of each family as there are twins of it."""
+    wanted = twins.group_by("subcategory").agg(wanted=pl.len())
+    drawn = seeds[rng.permutation(seeds.height)].join(wanted, on="subcategory", how="inner", maintain_order="left")
+    kept = drawn.filter(pl.int_range(pl.len()).over("subcategory") < pl.col("wanted")).drop("wanted")
+    return kept.with_columns(how=pl.concat_str(pl.lit("counterpart:"), "subcategory"))
+
+
 def _proposer(config: GrowConfig, templates: Sequence[Template] | None, lexicon: Lexicons) -> Proposer:
-    quotas = Quotas.of(config.per_fp, swap=config.swap_share, template=config.template_share, noise=config.noise_share)
-    picker = TemplatePicker(templates, lexicon)
     return Proposer(
-        quotas,
-        picker,
+        config.per_fp,
+        config.shares,
+        TemplatePicker(templates, lexicon),
         lexicon,
+        ContextPicker(),
+        DocumentPicker(),
+        tuple(all_contexts()) if config.languages is None else config.languages,
         surplus=config.surplus,
-        noise_share=config.noise_share,
         noise_operators=config.noise_operators,
         template_floor=config.template_floor,
     )
@@ -254,11 +404,12 @@ def _held_out(prompts: pl.DataFrame, holdouts: References, config: GrowConfig) -
 
 @dataclass(frozen=True)
 class _Stage:
-    """What is still in the running: candidates, twins, and twins that a person has to look at."""
+    """What is still in the running: candidates, twins, twins that a person has to look at, rows about intent."""
 
     grown: pl.DataFrame
     twins: pl.DataFrame
     review: pl.DataFrame
+    pairs: pl.DataFrame
 
 
 def _twins(given: pl.DataFrame | None) -> pl.DataFrame:
@@ -277,7 +428,7 @@ def _judge_twins(stage: _Stage, guard: Guard | None) -> _Stage:
     judged = guard.check_twins(stage.twins)
     why = pl.format("twin_too_close: cosine {} to the nearest attack", pl.col("to_attack").round(3))
     queued = _queue(judged.dropped, why)
-    return _Stage(stage.grown, judged.kept.select(list(SCHEMA)), pl.concat([stage.review, queued]))
+    return replace(stage, twins=judged.kept.select(list(SCHEMA)), review=pl.concat([stage.review, queued]))
 
 
 def _fill_up(
@@ -336,35 +487,50 @@ def _deduplicate(stage: _Stage, references: References, config: GrowConfig, drop
     order = stage.grown.sort("kind", "rank", maintain_order=True).with_row_index("row")
     entries = pl.concat(
         [
-            stage.twins.select("text", id="id", row=pl.lit(None, dtype=pl.UInt32())),
+            pl.concat([stage.twins, stage.pairs]).select("text", id="id", row=pl.lit(None, dtype=pl.UInt32())),
             order.select("text", id=pl.format("{}", pl.col("row")), row="row"),
         ]
     )
     result = deduplicate(entries, against=references, threshold=config.threshold)
     reasons = result.dropped.with_columns(reason=pl.col("reason").str.replace("^" + _ALREADY + _HOLDOUT, _HOLDOUT))
     # A twin that repeats an attack is a matter of opinion, not of counting: a person decides.
-    disputed = pl.col("row").is_null() & (pl.col("reason") == _ALREADY + _MALICIOUS)
+    ours = pl.col("row").is_null() & pl.col("id").is_in(stage.twins["id"].implode())
+    disputed = ours & (pl.col("reason") == _ALREADY + _MALICIOUS)
     drops.update(reasons.filter(~disputed)["reason"].to_list())
     review = stage.twins.filter(pl.col("id").is_in(reasons.filter(disputed)["id"].to_list()))
     grown = order.join(result.kept.drop_nulls("row").select("row"), on="row", how="semi", maintain_order="left")
-    twins = stage.twins.filter(pl.col("id").is_in(result.kept.filter(pl.col("row").is_null())["id"].to_list()))
+    left = pl.col("id").is_in(result.kept.filter(pl.col("row").is_null())["id"].implode())
     queued = _queue(review, pl.lit("near-duplicate of a row of the malicious corpus"))
-    return _Stage(grown.drop("row"), twins, pl.concat([stage.review, queued]))
+    queue = pl.concat([stage.review, queued])
+    return _Stage(grown.drop("row"), stage.twins.filter(left), queue, stage.pairs.filter(left))
 
 
 def _choose(kept: pl.DataFrame, config: GrowConfig) -> pl.DataFrame:
-    """Return at most per_fp rows a prompt: each kind up to its quota, then more rewrites and swaps."""
-    quotas = Quotas.of(config.per_fp, swap=config.swap_share, template=config.template_share, noise=config.noise_share)
-    limit = pl.col("kind").replace_strict({kind: getattr(quotas, name) for kind, name in enumerate(KINDS)})
-    capped = pl.col("kind") >= KINDS.index("template")
+    """Return at most per_fp rows a prompt: each kind up to its quota, then more rewrites and swaps, then contexts."""
+    kinds = {name: number for number, name in enumerate(KINDS)}
+    paid = (pl.col("kind") == kinds["paraphrase"]).sum().over("origin_id").clip(0, max(config.per_fp // 3, 1))
+    # What a language model was paid for takes the place of rewrites.
+    limit = pl.col("quota") - pl.when(pl.col("kind") == kinds["rewrite"]).then(paid).otherwise(0)
     place = pl.int_range(pl.len()).over("origin_id", "kind")
-    ranked = kept.sort("origin_id", "kind", "rank", maintain_order=True).with_columns(_place=place)
-    ranked = ranked.filter(~capped | (pl.col("_place") < limit))
+    ranked = kept.sort("origin_id", "kind", "rank", maintain_order=True).with_columns(_place=place, _limit=limit)
     # Noise replaces rewrites rather than coming after them, or it would never be chosen where rewrites abound.
-    tier = pl.when(pl.col("kind") == KINDS.index("noise")).then(0).when(pl.col("_place") < limit).then(1).otherwise(2)
-    ranked = ranked.with_columns(_tier=tier).sort("origin_id", "_tier", "kind", "rank", maintain_order=True)
+    tier = (
+        pl.when((pl.col("kind") == kinds["noise"]) & (pl.col("_place") < pl.col("_limit")))
+        .then(0)
+        .when(pl.col("_place") < pl.col("_limit"))
+        .then(1)
+        .when(pl.col("kind").is_in([kinds[name] for name in _FILL_UP]))
+        .then(2)
+        .when(pl.col("kind") == kinds["context"])
+        .then(3)
+    )
+    ranked = (
+        ranked.with_columns(_tier=tier)
+        .drop_nulls("_tier")
+        .sort("origin_id", "_tier", "kind", "rank", maintain_order=True)
+    )
     chosen = ranked.filter(pl.int_range(pl.len()).over("origin_id") < config.per_fp)
-    return chosen.sort("origin_id", "kind", "rank", maintain_order=True).drop("_place", "_tier")
+    return chosen.sort("origin_id", "kind", "rank", maintain_order=True).drop("_place", "_limit", "_tier")
 
 
 def _contract(chosen: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:

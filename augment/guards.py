@@ -32,6 +32,10 @@ On the same FPs, what lies under 0.25 shares a word with the prompt at best; fro
 """
 TWIN_CEILING = 0.80
 """A twin nearer than this to some attack reads like the attack itself: a person decides."""
+AUTHORED = ("context:", "document:")
+"""How samples begin that were written by hand as harmless: trigger words are meant to stand in them, and their topic
+need not be their prompt's. They are held to the twins' ceiling, where an encoder of English can read them."""
+TOO_CLOSE = "too_close_to_attack"
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -150,9 +154,15 @@ class Guard:
     def _reason(self) -> pl.Expr:
         toward = (pl.col("to_attack") - pl.col("fp_to_attack") > self.margin) & (pl.col("to_attack") > pl.col("to_fp"))
         is_template = pl.col("how").str.starts_with("template:")
+        authored = pl.any_horizontal(pl.col("how").str.starts_with(prefix) for prefix in AUTHORED)
+        readable = pl.col("text").str.count_matches(r"[A-Za-z]") * 2 >= pl.col("text").str.count_matches(r"\p{L}")
         floor = pl.when(is_template).then(self.template_floor).otherwise(self.topic_floor)
         return (
-            pl.when(toward)
+            pl.when(authored & readable & (pl.col("to_attack") >= self.twin_ceiling))
+            .then(pl.lit(TOO_CLOSE))
+            .when(authored)
+            .then(pl.lit(None, dtype=pl.String()))
+            .when(toward)
             .then(pl.lit(TOWARD_ATTACK))
             .when(pl.col("to_fp") < floor)
             .then(pl.lit(OFF_TOPIC))

@@ -48,6 +48,7 @@ class AugmentSection(_Section):
     per_fp: int = Field(default=15, ge=1, le=200)
     noise_share: float = Field(default=0.05, ge=0, le=0.5)
     twins: bool = True
+    languages: Names | None = None
     guard_margin: float = Field(default=0.10, ge=0, le=1)
 
 

@@ -135,6 +135,7 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
         malicious=attacks,
         against=[("train", split.train)],
         holdouts=holdouts,
+        detector=before_package,
     )
     mining = None
     if config.mining.enabled:
@@ -242,6 +243,7 @@ def run_feedback_round(
             against=[("training", training)],
             holdouts=holdouts,
             per_fp=session.config.feedback.per_fp,
+            detector=package,
         )
 
     def retrain(rows: pl.DataFrame, _folder: Path) -> Path:

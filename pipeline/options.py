@@ -52,6 +52,50 @@ def cache(function: F) -> F:
     )(function)
 
 
+def llm(function: F) -> F:
+    """Add --llm and what goes with it, --dry-run included; the values are keywords that begin with llm_."""
+    options = (
+        click.option("--llm", "llm_url", help="Also paraphrase FPs at this OpenAI-compatible endpoint (base URL)."),
+        click.option("--llm-model", help="The model's name at that endpoint."),
+        click.option(
+            "--llm-n",
+            "llm_per_prompt",
+            type=click.IntRange(1, 50),
+            default=5,
+            show_default=True,
+            help="Paraphrases asked for an FP; each must pass the same guards.",
+        ),
+        click.option(
+            "--llm-concurrency",
+            type=click.IntRange(1, 64),
+            default=4,
+            show_default=True,
+            help="Requests under way at once.",
+        ),
+        click.option(
+            "--llm-timeout",
+            type=click.FloatRange(0, min_open=True),
+            default=60.0,
+            show_default=True,
+            help="Seconds to wait for one answer.",
+        ),
+        click.option(
+            "--llm-key", default="OPENAI_API_KEY", show_default=True, help="The environment variable with the key."
+        ),
+        click.option(
+            "--llm-price",
+            type=(float, float),
+            default=None,
+            metavar="IN OUT",
+            help="Prices of a million tokens, to say the cost before asking.",
+        ),
+        click.option("--dry-run", is_flag=True, help="With --llm: say what would be asked and stop."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def review_path(out: Path, chosen: Path | None) -> Path:
     """Return where the review queue of an output goes: the chosen file, or beside it OUT with .review.jsonl.
 

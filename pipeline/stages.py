@@ -198,14 +198,21 @@ def grow_fps(
     against: Sequence[Named],
     holdouts: Sequence[Named],
     per_fp: int | None = None,
+    detector: str | Path | None = None,
 ) -> GrowResult:
-    """Grow false positives under all guards, give the rows their configured weight, and save them and the queue."""
+    """Grow false positives under all guards, give the rows their configured weight, and save them and the queue.
+
+    The detector, where it is given, is asked which words turn its verdicts on them.
+    """
+    from crywolf.export import load_detector
+
     section = session.config.augment
     config = GrowConfig(
         per_fp=per_fp or section.per_fp,
         noise_share=section.noise_share,
         twins=section.twins,
         guard_margin=section.guard_margin,
+        languages=section.languages,
     )
     manifest = RunManifest(f"grow {name}", {**vars(config), "seed": session.config.seed})
     with manifest.time("grow"), session.console.progress("growing") as progress:
@@ -217,6 +224,7 @@ def grow_fps(
             against=against,
             holdouts=holdouts,
             rng=session.rng(name),
+            detector=None if detector is None else load_detector(str(detector)),
             progress=progress,
         )
     result = replace(result, frame=_weighted(result.frame, session.config.train.grown_weight))

@@ -15,7 +15,7 @@ import yaml
 
 from crywolf.data.errors import BadInput
 
-_SLOT = re.compile(r"\{(?P<article>[aA] )?(?P<name>[a-z_0-9]+)\}")
+_SLOT = re.compile(r"\{(?P<article>[aA] )?(?P<name>[A-Za-z_0-9]+)\}")
 _VOWEL_SOUND = re.compile(
     r"(?i)^(?!uni|use|usu|uti|eur|one\b|once\b|ubi|ure)[aeiou]|^(?:hour|honest|heir)|^(?:SQL|SSH|XML|HTML|HTTP|LDAP|LRU|NPM|RPC|FTP|MD5|SVG|SSL|S3|X\.509|8)\b"
 )

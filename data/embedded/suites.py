@@ -14,6 +14,7 @@ from crywolf.data.schema import make_corpus
 from .attacks import load_directory, to_rows
 
 SUITES_DIR: Final = Path(__file__).parent / "suites"
+OVER_DEFENSE_DIR: Final = SUITES_DIR / "over_defense"
 
 
 @lru_cache(maxsize=1)
@@ -31,3 +32,12 @@ def programming_suite() -> pl.DataFrame:
 def edge_case_suite() -> pl.DataFrame:
     """Benign prompts at the edge: subcategory ambiguous_query, technical_jargon or mixed_context."""
     return _suite_rows().filter(pl.col("category") == "edge_cases")
+
+
+@lru_cache(maxsize=1)
+def over_defense_suite() -> pl.DataFrame:
+    """Benign prompts with one, two or three trigger words: subcategory one, two or three, category the topic.
+
+    `extra.notes` names the trigger words and, where it is not English, the language ("lang=de; ignore, password").
+    """
+    return make_corpus(to_rows(load_directory(OVER_DEFENSE_DIR), label="BENIGN", source="suite"))

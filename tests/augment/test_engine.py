@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_pairs
 from crywolf.augment.dedup import nearest_reference
-from crywolf.augment.propose import KINDS, Quotas
+from crywolf.augment.propose import KINDS, Quotas, Shares
 from crywolf.data import SCHEMA, BadInput, check_corpus, make_corpus
 
 PROMPTS = [
@@ -75,7 +75,8 @@ def test_every_prompt_gets_its_samples(grown: GrowResult) -> None:
 
 
 def test_categories_follow_the_prompt(grown: GrowResult) -> None:
-    own = grown.frame.filter(~pl.col("how").str.starts_with("template:"))
+    made = pl.col("how").str.split(":").list.first()
+    own = grown.frame.filter(made.is_in(["rewrite", "swap", "noise"]))
     categories = dict(FPS.select("id", "category").iter_rows())
     for origin, category in own.select("origin_id", "category").iter_rows():
         technical = categories[origin] in ("technical_docs", "programming")
@@ -180,7 +181,7 @@ def test_twins_join_and_those_too_close_go_to_review() -> None:
         source="curated",
     )
     result = grow(FPS.head(1), config=GrowConfig(), encode=encode, malicious=ATTACKS, twins=twins)
-    kept = result.frame.filter(pl.col("category") == "hard_negative")
+    kept = result.frame.filter(pl.col("source") == "curated")
     assert kept["text"].to_list() == [twins["text"][0]]
     assert kept["origin_id"].null_count() == 1
     assert result.review["text"].to_list() == [twins["text"][1]]
@@ -193,7 +194,7 @@ def test_a_twin_that_repeats_an_attack_goes_to_review() -> None:
     twins = make_corpus([{"text": ATTACKS["text"][0] + "!"}], label="BENIGN", source="curated")
     result = grow(FPS.head(1), config=GrowConfig(), encode=encode, malicious=ATTACKS, twins=twins)
     assert result.review["extra"][0]["notes"] == "near-duplicate of a row of the malicious corpus"
-    assert result.frame.filter(pl.col("category") == "hard_negative").is_empty()
+    assert result.frame.filter(pl.col("source") == "curated").is_empty()
 
 
 def test_a_twin_of_a_holdout_is_dropped_not_reviewed() -> None:
@@ -256,9 +257,76 @@ def test_references_need_names_and_columns_of_their_own() -> None:
         run(against=[("pool", FPS.drop("text"))])
 
 
-def test_quotas_sum_to_the_total() -> None:
-    quotas = Quotas.of(15, swap=0.2, template=0.2, noise=0.05)
-    assert (quotas.rewrite, quotas.swap, quotas.template, quotas.noise) == (9, 3, 3, 1)
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_quotas_sum_to_the_total(per_fp: int, seed: int) -> None:
+    quotas = Quotas.draw(per_fp, Shares(), np.random.default_rng(seed))
+    assert sum(quotas.of.values()) == quotas.total == per_fp
+    assert min(quotas.of.values()) >= 0
+
+
+def test_quotas_hold_the_shares_over_many_prompts() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [Quotas.draw(15, Shares(context=0.25, document=0.1), rng).of for _ in range(2000)]
+    assert np.mean([of["context"] for of in drawn]) == pytest.approx(3.75, rel=0.05)
+    assert np.mean([of["document"] for of in drawn]) == pytest.approx(1.5, rel=0.1)
+
+
+def test_what_the_detector_fears_comes_in_other_contexts(grown: GrowResult) -> None:
+    class Fearful:
+        threshold = 0.5
+
+        @staticmethod
+        def score(texts: Sequence[str]) -> NDArray[np.float64]:
+            return np.array([0.9 if "delete" in text.lower() else 0.1 for text in texts])
+
+    result = run(detector=Fearful(), context_share=0.4, template_share=0.0, foreign_share=0.0, document_share=0.0)
+    assert result.explanation is not None
+    assert result.explanation.groups[0].words["word"][0] == "delete"
+
+    def share(found: GrowResult) -> float:
+        contexts = found.frame.filter(pl.col("how").str.starts_with("context:en/"))
+        return float(contexts["how"].str.contains("delete|remove").mean() or 0.0)
+
+    assert share(result) > 0.3 > share(grown)
+
+
+def test_growth_is_told_by_group(grown: GrowResult) -> None:
+    table = grown.growth_by_group()
+    assert table.height == 1
+    assert sum(table.drop("group").row(0)) == grown.frame.height
+
+
+def test_languages_can_be_chosen() -> None:
+    result = run(languages=("en", "de"), foreign_share=0.4)
+    codes = set(result.frame["how"].str.extract(r"^(?:context|document):(\w+)/").drop_nulls())
+    assert codes == {"en", "de"}
+    with pytest.raises(BadInput, match="no contexts in language 'xx'"):
+        run(languages=("xx",))
+
+
+def test_twins_bring_the_attacks_they_are_twins_of_and_both_sides_of_intent() -> None:
+    result = run(twins=True)
+    made = result.frame["how"].str.split(":").list.first()
+    by_kind = dict(result.frame.group_by(made.alias("made")).agg(pl.col("label").cast(pl.String).unique()).iter_rows())
+    assert by_kind["counterpart"] == by_kind["use"] == ["MALICIOUS"]
+    assert by_kind["mention"] == by_kind["twin"] == ["BENIGN"]
+    counts = dict(made.value_counts().iter_rows())
+    assert abs(counts["mention"] - counts["use"]) <= 0.2 * counts["use"]
+
+
+def test_paraphrases_take_the_place_of_rewrites_under_the_same_guards() -> None:
+    texts = [
+        "My bank account has to be frozen",
+        "Could somebody at the bank freeze the account I have there?",
+        "Whom do I call to have a bank account frozen, please?",
+        FPS["text"][1],
+    ]
+    given_ = pl.DataFrame({"origin_id": [FPS["id"][1]] * 4, "text": texts, "how": ["paraphrase:tiny"] * 4})
+    result = run(paraphrases=given_)
+    kept = result.frame.filter(pl.col("how") == "paraphrase:tiny")
+    assert 0 < kept.height <= 3  # the prompt itself and near-duplicates are dropped
+    assert set(kept["origin_id"]) == {FPS["id"][1]}
+    assert result.frame.filter(pl.col("origin_id") == FPS["id"][1]).height <= 15
 
 
 def test_with_the_default_encoder() -> None:

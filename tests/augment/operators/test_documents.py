@@ -1,0 +1,50 @@
+"""Long prompts have the promised length, are whole, and come in the languages that there are documents in."""
+
+import numpy as np
+import pytest
+
+from crywolf.augment.operators.documents import LONGEST, SHORTEST, DocumentPicker
+from crywolf.data import BadInput
+from crywolf.data.embedded.documents import all_shelves
+
+SHORT = [f"How do I sort table number {i} by its second column?" for i in range(12)]
+
+
+@pytest.mark.parametrize("language", sorted(all_shelves()))
+def test_long_prompts_keep_their_bounds_and_leave_no_slot(language: str) -> None:
+    found = DocumentPicker().samples(60, np.random.default_rng(0), language=language, short=SHORT)
+    texts = [grown.text for grown in found]
+    assert len(texts) > 40
+    assert len(set(texts)) == len(texts)
+    assert all(SHORTEST <= len(text) <= LONGEST for text in texts)
+    assert not [text for text in texts if "{" in text or "}" in text]
+
+
+def test_lengths_spread_over_the_whole_range() -> None:
+    found = DocumentPicker().samples(200, np.random.default_rng(1))
+    lengths = np.array([len(grown.text) for grown in found])
+    assert (lengths < 600).mean() > 0.15
+    assert (lengths > 1500).mean() > 0.15
+
+
+def test_packed_prompts_hold_the_short_prompts_that_were_given() -> None:
+    found = DocumentPicker().samples(60, np.random.default_rng(2), short=SHORT)
+    packs = [grown.text for grown in found if grown.how == "document:en/pack"]
+    assert packs
+    assert all(sum(short in text for short in SHORT) >= 2 for text in packs)
+
+
+def test_a_fence_is_closed_as_it_was_opened() -> None:
+    texts = [grown.text for grown in DocumentPicker().samples(200, np.random.default_rng(3))]
+    assert [text for text in texts if "```" in text]
+    assert all(text.count("```") % 2 == 0 for text in texts)
+
+
+def test_the_same_generator_gives_the_same_prompts() -> None:
+    first = DocumentPicker().samples(10, np.random.default_rng(4), short=SHORT)
+    assert first == DocumentPicker().samples(10, np.random.default_rng(4), short=SHORT)
+
+
+def test_an_unknown_language_is_an_error() -> None:
+    with pytest.raises(BadInput, match="no documents in language 'xx'"):
+        DocumentPicker().samples(1, np.random.default_rng(0), language="xx")
