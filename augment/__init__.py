@@ -1,6 +1,16 @@
 """Grows false positives into benign training data: rewrites, swaps, templates and twins, guarded and deduplicated."""
 
-from .dedup import DedupResult, deduplicate, jaccard, near_duplicate_clusters, near_duplicate_pairs, nearest_reference
+from .dedup import (
+    DedupResult,
+    NearIndex,
+    deduplicate,
+    jaccard,
+    leakage,
+    near_duplicate_clusters,
+    near_duplicate_pairs,
+    nearest_reference,
+    semantic_duplicates,
+)
 from .diversity import Diversity, distinct_n, diversity
 from .engine import GrowConfig, GrowResult, grow
 from .guards import Guard, GuardResult, guard, nearest_cosine
@@ -15,6 +25,7 @@ __all__ = [
     "Grown",
     "Guard",
     "GuardResult",
+    "NearIndex",
     "TemplatePicker",
     "deduplicate",
     "distinct_n",
@@ -23,8 +34,10 @@ __all__ = [
     "grow",
     "guard",
     "jaccard",
+    "leakage",
     "near_duplicate_clusters",
     "near_duplicate_pairs",
     "nearest_cosine",
     "nearest_reference",
+    "semantic_duplicates",
 ]

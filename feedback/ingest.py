@@ -1,7 +1,8 @@
 """Ingestion: production logs in, reported false positives into the store, once each.
 
 Takes a log in any shape that `read_corpus` reads, with the log's own field names mapped to ours; counts what was not
-flagged, not reported, too old or known already, and keeps an account of every log that was read.
+flagged, not reported, too old or known already, notes what nearly repeats a report or a row trained on, and keeps an
+account of every log that was read.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import polars as pl
 
 from crywolf.data import BadInput, file_hash, read_corpus
 
+from .known import known_path, open_known, repeats
 from .store import Store
 
 FIELDS = (
@@ -36,7 +38,8 @@ class Ingestion:
     """What a log gave.
 
     Attributes:
-        counts: rows read, rejected, not_flagged, not_reported, too_old, known before, new.
+        counts: rows read, rejected, not_flagged, not_reported, too_old, known before, new, and of the new ones those
+            that nearly repeat something known (repeats): they come in with a note that says what.
         rejected: the rows that could not be read, with line and reason.
     """
 
@@ -87,8 +90,14 @@ def ingest(
         left = frame.filter(keep)
         counts[name] = len(frame) - len(left)
         frame = left
-    new, known = store.add(frame.with_columns(seen_at=pl.col("timestamp")))
-    counts |= {"known": known, "new": new}
+    index, statuses = open_known(store), store.statuses()
+    fresh = frame.filter(~pl.col("id").is_in(list(statuses)))
+    notes = repeats(index, statuses, fresh)
+    noted = frame.join(notes, on="id", how="left", maintain_order="left")
+    new, known = store.add(noted.with_columns(seen_at=pl.col("timestamp")))
+    if index.add(fresh):
+        index.save(known_path(store))
+    counts |= {"known": known, "new": new, "repeats": notes["id"].n_unique()}
     store.record_ingestion(str(log), file_hash(log), since, counts)
     return Ingestion(counts, corpus.rejected)
 

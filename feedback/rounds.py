@@ -14,8 +14,10 @@ import numpy as np
 import polars as pl
 
 from crywolf.augment import GrowResult, deduplicate, nearest_cosine, nearest_reference
+from crywolf.augment.dedup import NearIndex
 from crywolf.data import CrywolfError, Encode, atomic_path, write_corpus
 
+from .known import known_path, nearest_of, open_known
 from .store import Store
 
 Grow = Callable[[pl.DataFrame], GrowResult]
@@ -52,8 +54,9 @@ class RoundResult:
     Attributes:
         number: of the round, from 1.
         folder: where everything of it is.
-        counts: reports taken; of these quarantined, near-duplicates of another report (repeats), near evaluation rows
-            (reserved, left in the queue); rows grown; of reports and grown rows, dropped as duplicates, and appended.
+        counts: reports taken; of these quarantined, near-duplicates of another report, grown now or before (repeats),
+            near evaluation rows (reserved, left in the queue); rows grown; of reports and grown rows, dropped as
+            duplicates, and appended.
         package: the new package.
         verdict: what `judge` said: gates and the comparison with the package before.
     """
@@ -114,14 +117,18 @@ def run_round(
     fresh, accepted = store.frame(("new",)), store.frame(("accepted",))
     if not len(fresh) + len(accepted):
         raise NothingNewError("no new false positives in the store; add some with `crywolf feedback ingest LOG`")
-    held = quarantine(fresh, before.attacks, encode)
+    known = open_known(store)
+    held = _with_rejected(quarantine(fresh, before.attacks, encode), fresh, known, store)
     for id_, note in held.select("id", "note").rows():
         store.set_status([id_], "quarantined", note=note)
     fps = pl.concat([accepted, fresh.filter(~pl.col("id").is_in(held["id"].to_list()))])
     parted = deduplicate(fps, against=before.holdouts)
     kept = parted.kept
     # What repeats a report that is grown is done with too; it would only come up again in every later round.
-    repeats = parted.dropped.filter(pl.col("reason") == "duplicate_within")
+    repeats = parted.dropped.filter(pl.col("reason") == "duplicate_within")["id"].to_list()
+    again = nearest_of(known, kept, _of_status(store, "grown"))["id"].to_list()
+    kept = kept.filter(~pl.col("id").is_in(again))
+    repeats += again
     counts = {
         "reports": len(fresh) + len(accepted),
         "quarantined": len(held),
@@ -129,9 +136,11 @@ def run_round(
         "reserved": len(fps) - len(kept) - len(repeats),
     }
     if not len(kept):
+        store.set_status(repeats, "grown", note="nearly repeats a report that was grown before")
         raise NothingNewError(
             f"none of {counts['reports']} reports can be grown: {counts['quarantined']} quarantined, "
-            f"{counts['reserved']} near-duplicates of evaluation rows; see `crywolf feedback review`"
+            f"{counts['reserved']} near-duplicates of evaluation rows, {counts['repeats']} of reports grown before; "
+            "see `crywolf feedback review`"
         )
     number = len(store.rounds()) + 1
     here = folder / str(number)
@@ -139,7 +148,11 @@ def run_round(
     grown = grow(kept)
     # The reports stand first: what was grown varies them, it does not stand in for them.
     rows = pl.concat([kept, grown.frame])
-    clean = deduplicate(rows, against=[("training", before.training), *before.holdouts]).kept
+    # Only rows that no round has seen are signed and added; the rest of the training table is in the index.
+    if known.add(before.training):
+        known.save(known_path(store))
+    trained = _trained_on(known, rows, before.training)
+    clean = deduplicate(rows.filter(~pl.col("id").is_in(trained)), against=before.holdouts).kept
     if not len(clean):
         raise NothingNewError(
             f"training holds the {len(kept)} new false positives and all that grew from them already: a round would "
@@ -154,5 +167,25 @@ def run_round(
     verdict = judge(package)
     with atomic_path(here / "verdict.json", force=True) as target:
         target.write_text(json.dumps({"counts": counts, **verdict}, indent=2, default=str), encoding="utf-8")
-    store.record_round(number, str(here), verdict, [*kept["id"], *repeats["id"]])
+    store.record_round(number, str(here), verdict, [*kept["id"], *repeats])
+    known.add(clean)
+    known.save(known_path(store))
     return RoundResult(number, here, counts, package, verdict)
+
+
+def _with_rejected(held: pl.DataFrame, fresh: pl.DataFrame, known: NearIndex, store: Store) -> pl.DataFrame:
+    """Add the reports that nearly repeat one which a person has rejected: an attack comes back with a word changed."""
+    found = nearest_of(known, fresh.filter(~pl.col("id").is_in(held["id"].to_list())), _of_status(store, "rejected"))
+    if found.is_empty():
+        return held
+    notes = found.select("id", note=pl.format("near-duplicate of the rejected report {}", "match_id"))
+    return pl.concat([held, fresh.join(notes, on="id", how="inner", maintain_order="left")])
+
+
+def _of_status(store: Store, wanted: str) -> set[str]:
+    return {id_ for id_, status in store.statuses().items() if status == wanted}
+
+
+def _trained_on(known: NearIndex, rows: pl.DataFrame, training: pl.DataFrame) -> list[str]:
+    """Return the ids of the rows that are, or nearly repeat, a row of the training table."""
+    return nearest_of(known, rows, set(training["id"].to_list()))["id"].to_list()

@@ -76,7 +76,7 @@ class Store:
             yield connection
 
     def add(self, frame: pl.DataFrame) -> tuple[int, int]:
-        """Add reported false positives (a contract frame, with `seen_at` optional); return (new, already known).
+        """Add reported false positives (a contract frame; `seen_at`, `note` optional); return (new, already known).
 
         A prompt is known by the id of its text, so the same report from two logs counts once.
         """
@@ -85,11 +85,11 @@ class Store:
         now = _now()
         wanted = ["id", "text", "category", "threat_type", "external_id"]
         unique = frame.unique("id", keep="first", maintain_order=True)
-        seen = unique["seen_at"] if "seen_at" in unique.columns else pl.Series([None] * len(unique), dtype=pl.String)
+        more = {
+            name: pl.col(name) if name in unique.columns else pl.lit(None, pl.String) for name in ("seen_at", "note")
+        }
         confidence = unique["extra"].struct.field("confidence")
-        rows = unique.select(wanted).with_columns(
-            pl.col("threat_type").cast(pl.String), seen_at=seen, confidence=confidence
-        )
+        rows = unique.select(*wanted, **more).with_columns(pl.col("threat_type").cast(pl.String), confidence=confidence)
         known = 0
         with self._begin() as connection:
             for start in range(0, len(rows), _BATCH):
@@ -131,6 +131,14 @@ class Store:
                 statement = update(self._reports).where(self._reports.c.id.in_(batch)).values(**values)
                 changed += int(connection.execute(statement).rowcount)
         return changed
+
+    def statuses(self) -> dict[str, str]:
+        """Return the status of every report by its id, without reading the texts."""
+        from sqlalchemy import select
+
+        table = self._reports
+        with self._begin() as connection:
+            return {str(id_): str(status) for id_, status in connection.execute(select(table.c.id, table.c.status))}
 
     def counts(self) -> dict[str, int]:
         """Return how many reports there are of each status."""

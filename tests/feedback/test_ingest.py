@@ -18,7 +18,9 @@ ROWS = [
     {"text": "old report", "flagged_as_threat": True, "user_reported_fp": True, "timestamp": "2026-09-30T23:59:59Z"},
     {"text": "show my list", "flagged_as_threat": True, "user_reported_fp": True, "timestamp": "2026-10-03T10:00:00Z"},
 ]
-EXPECTED = {"read": 5, "rejected": 0, "not_flagged": 1, "not_reported": 1, "too_old": 1, "known": 1, "new": 1}
+EXPECTED = {"read": 5, "rejected": 0, "not_flagged": 1, "not_reported": 1, "too_old": 1, "known": 1, "new": 1} | {
+    "repeats": 0
+}
 
 
 @pytest.fixture
