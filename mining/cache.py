@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ Vectors = NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)
 _MAX_SHARDS = 32  # more are merged into one
+_BLOCK = 1 << 13  # rows read or written at once: what is mapped or copied beside the vectors stays small
 _STALE_SECONDS = 3600.0  # a temporary file this old belongs to a killed writer
 
 
@@ -40,11 +43,11 @@ class VectorCache:
     def __init__(self, folder: Path, dimension: int) -> None:
         self._folder = folder
         self._record = np.dtype([("id", "<u8"), ("vector", "<f4", (dimension,))])
-        self._shards: dict[str, NDArray[np.void]] = {}
+        self._shards: dict[str, _Shard] = {}
         self._ids: Ids = np.empty(0, dtype=np.uint64)
         self._shard_of: NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._row_of: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._order: list[NDArray[np.void]] = []
+        self._order: list[_Shard] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -64,7 +67,7 @@ class VectorCache:
         if not opened:
             self._ids = np.empty(0, dtype=np.uint64)
             return
-        ids = np.concatenate([shard["id"] for shard in self._order])
+        ids = np.concatenate([shard.ids for shard in self._order])
         shard_of = np.repeat(np.arange(len(self._order), dtype=np.int32), [len(shard) for shard in self._order])
         row_of = np.concatenate([np.arange(len(shard), dtype=np.int64) for shard in self._order])
         self._ids, first = np.unique(ids, return_index=True)
@@ -72,16 +75,24 @@ class VectorCache:
 
     def get(self, ids: Ids) -> tuple[NDArray[np.bool_], Vectors]:
         """Return which ids are known, and the vectors of those, in order."""
-        place = np.searchsorted(self._ids, ids)
-        known = place < len(self._ids)
-        known[known] = self._ids[place[known]] == ids[known]
-        place = place[known]
-        out = np.empty((len(place), self._record["vector"].shape[0]), dtype=np.float32)
-        shard_of = self._shard_of[place]
-        for number in np.unique(shard_of):
-            mine = np.flatnonzero(shard_of == number)
-            out[mine] = self._order[number]["vector"][self._row_of[place[mine]]]
+        known = self._known(ids)
+        out = np.empty((int(known.sum()), self._record["vector"].shape[0]), dtype=np.float32)
+        self.fill(ids[known], out, np.arange(len(out)))
         return known, out
+
+    def fill(self, ids: Ids, out: Vectors, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Write the vector of each known id to its row of `out`, which stays as it is elsewhere; return which are."""
+        known = self._known(ids)
+        place, rows = np.searchsorted(self._ids, ids[known]), rows[known]
+        order = np.lexsort((self._row_of[place], self._shard_of[place]))
+        for start in range(0, len(order), _BLOCK):
+            part = order[start : start + _BLOCK]
+            shard_of = self._shard_of[place[part]]
+            for number in np.unique(shard_of).tolist():
+                mine = part[shard_of == number]
+                out[rows[mine]] = self._order[number].records["vector"][self._row_of[place[mine]]]
+                self._order[number].forget()
+        return known
 
     def put(self, ids: Ids, vectors: Vectors) -> None:
         """Write vectors as a new shard; merges the shards when there are many."""
@@ -89,52 +100,67 @@ class VectorCache:
             return
         records = np.empty(len(ids), dtype=self._record)
         records["id"], records["vector"] = ids, vectors
-        self._write(records)
+        self._write(len(records), iter([records]))
         self.refresh()
         if len(self._shards) > _MAX_SHARDS:
             self._merge()
 
-    def _open(self, name: str) -> NDArray[np.void] | None:
+    def _known(self, ids: Ids) -> NDArray[np.bool_]:
+        place = np.searchsorted(self._ids, ids)
+        known = place < len(self._ids)
+        known[known] = self._ids[place[known]] == ids[known]
+        return np.asarray(known, dtype=bool)
+
+    def _open(self, name: str) -> _Shard | None:
         if name in self._shards:
             return self._shards[name]
         path = self._folder / name
         try:
-            if _content_hash(path.read_bytes()) != name[len("shard-") : -len(".npy")]:
+            if _file_hash(path) != name[len("shard-") : -len(".npy")]:
                 raise ValueError("content does not match its name")
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
-            if shard.dtype != self._record or shard.ndim != 1:
-                raise ValueError(f"holds {shard.dtype}")
+            return _Shard(path, self._record)
         except FileNotFoundError:  # another process merged it away in this moment
             return None
         except (ValueError, OSError, EOFError) as error:
             _LOG.warning("embedding cache %s: damaged (%s); dropped, its texts will be embedded again", path, error)
             path.unlink(missing_ok=True)
             return None
-        return np.asarray(shard)
 
-    def _write(self, records: NDArray[np.void]) -> None:
-        buffer = io.BytesIO()
-        np.save(buffer, records, allow_pickle=False)
-        content = buffer.getvalue()
+    def _write(self, count: int, blocks: Iterator[NDArray[np.void]]) -> None:
+        """Write blocks of records, `count` in all, as one shard."""
         temporary = self._folder / f".tmp-{secrets.token_hex(6)}"
+        digest = blake2b(digest_size=16)
         try:
             with temporary.open("wb") as stream:
-                stream.write(content)
+                for content in chain([self._header(count)], (block.tobytes() for block in blocks)):
+                    digest.update(content)
+                    stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(self._folder / f"shard-{_content_hash(content)}.npy")
+            temporary.replace(self._folder / f"shard-{digest.hexdigest()}.npy")
         except OSError as error:
             raise BadInput(f"embedding cache {self._folder}: cannot be written: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
 
+    def _header(self, count: int) -> bytes:
+        buffer = io.BytesIO()
+        described = {"descr": self._record.descr, "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(buffer, described)
+        return buffer.getvalue()
+
+    def _blocks(self) -> Iterator[NDArray[np.void]]:
+        """Yield every record in the order of ids."""
+        for start in range(0, len(self._ids), _BLOCK):
+            ids = self._ids[start : start + _BLOCK]
+            records = np.empty(len(ids), dtype=self._record)
+            records["id"], records["vector"] = ids, self.get(ids)[1]
+            yield records
+
     def _merge(self) -> None:
         """Write all shards as one, then remove them; readers that have one open keep it until they refresh."""
         old = list(self._shards)
-        records = np.empty(len(self._ids), dtype=self._record)
-        records["id"] = self._ids
-        records["vector"] = self.get(self._ids)[1]
-        self._write(records)
+        self._write(len(self._ids), self._blocks())
         self.refresh()
         merged = set(self._shards) - set(old)
         for name in old:
@@ -153,5 +179,37 @@ class VectorCache:
             return
 
 
-def _content_hash(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()
+class _Shard:
+    """The records of one file, mapped: they can be read although the file's name is gone."""
+
+    def __init__(self, path: Path, record: np.dtype[np.void]) -> None:
+        with path.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            if version != (1, 0):
+                raise ValueError(f"array format {version}")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            if dtype != record or len(shape) != 1 or fortran:
+                raise ValueError(f"holds {dtype}")
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            offset = stream.tell()
+        self.records: NDArray[np.void] = np.frombuffer(self._map, dtype=record, count=shape[0], offset=offset)
+        self.ids: Ids = np.empty(shape[0], dtype=np.uint64)
+        for start in range(0, shape[0], _BLOCK):
+            self.ids[start : start + _BLOCK] = self.records["id"][start : start + _BLOCK]
+            self.forget()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def forget(self) -> None:
+        """Give back the memory of what was read; the system keeps the file's pages as it sees fit."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _file_hash(path: Path) -> str:
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

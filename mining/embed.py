@@ -1,17 +1,19 @@
-"""Texts to unit vectors with a sentence-transformers model: batched by length, each distinct text once, cached on disk.
+"""Texts to unit vectors with a sentence encoder: batched by length, each distinct text once, cached on disk.
 
-Takes lists of texts, gives float32 (n, d) arrays in their order. On a processor with bfloat16 units the model runs in
-bfloat16 where its vectors agree with full precision, which about doubles the speed.
+Takes lists of texts, gives float32 (n, d) arrays in their order. Encoders of the common architecture run in `forward`,
+others in sentence-transformers; on a processor with bfloat16 units the model runs in bfloat16 where its vectors agree
+with full precision, which about doubles the speed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +22,16 @@ from crywolf.data import BadInput, Progress
 
 from .cache import VectorCache, cache_ids
 from .encoder import encoder_hash, fetch_encoder
+from .forward import BertForward, Exact, plan_of
+from .sentence import SentenceForward
 
 Precision = Literal["auto", "fp32", "bf16"]
+Model = BertForward | SentenceForward
 
 _LOG = logging.getLogger(__name__)
-_CHARS_PER_TOKEN = 3  # a low guess, for sizing batches
 _CHARS_READ = 64  # characters of text read for each token of max_length: the tokenizer need not see the rest
-_SAVE_EVERY = 2048  # rows; a killed run loses at most these
+_SAVE_EVERY = 4096  # rows; a killed run loses at most these
+_COPY = 4096  # rows copied at once
 _MIN_AGREEMENT = 0.999  # least cosine between bfloat16 and full precision vectors of the same text
 _PROBES = (
     "Hi",
@@ -43,13 +48,14 @@ class Embedder:
 
     Args:
         encoder: None for the default (all-MiniLM-L6-v2), a folder, or a hub name.
-        cache_dir: Where vectors are kept between runs, by text id, encoder hash, max_length and precision; None keeps
-            nothing.
+        cache_dir: Where vectors are kept between runs, by text id, encoder hash, max_length, backend and precision;
+            None keeps nothing.
         max_length: Tokens read of each text.
         batch_tokens: Tokens, padding included, that go through the model at once.
-        threads: Threads for the model, set for the whole process; None leaves torch's own choice.
+        threads: Processor threads for the model; None takes torch's count.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
-        precision: "auto" takes bfloat16 where the hardware has it and vectors agree (cosine >= 0.999 on probe texts).
+        precision: "auto" takes bfloat16 where the hardware has it and vectors agree (cosine >= 0.999 on probe texts;
+            on the benign corpora of docs/bench/mining.md that keeps 99% of the ten nearest neighbours).
 
     The model loads at the first text that the cache does not know.
     """
@@ -60,7 +66,7 @@ class Embedder:
         *,
         cache_dir: str | Path | None = None,
         max_length: int = 128,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 2048,
         threads: int | None = None,
         device: str | None = None,
         precision: Precision = "auto",
@@ -74,29 +80,35 @@ class Embedder:
         self.folder = fetch_encoder(encoder)
         self.hash = encoder_hash(self.folder)
         self.max_length = max_length
+        self._plan = plan_of(self.folder)
         self._batch_tokens = batch_tokens
         self._threads = threads
         self._device = device
         self._asked: Precision = precision
-        self._precision: Literal["fp32", "bf16"] | None = None
+        self._precision: Exact | None = None
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._cache: VectorCache | None = None
-        self._model: Any = None
+        self._model: Model | None = None
         self._lock = threading.Lock()
 
     @property
     def dimension(self) -> int:
         """The length of a vector."""
-        import json
-
-        if self._model is not None:
-            return int(self._model.get_embedding_dimension())
+        if self._plan is not None:
+            return self._plan.width
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         modules = self.folder / "modules.json"
         plain = not modules.exists() or "Dense" not in modules.read_text(encoding="utf-8")
         if plain and isinstance(config.get("hidden_size"), int):
             return int(config["hidden_size"])
-        return int(self._load().get_embedding_dimension())
+        model = self._load()
+        assert isinstance(model, SentenceForward)  # noqa: S101  # there was no plan
+        return model.dimension
+
+    @property
+    def backend(self) -> str:
+        """What runs the encoder: "bert", our own forward pass, or "library", sentence-transformers."""
+        return "library" if self._plan is None else "bert"
 
     @property
     def precision(self) -> str:
@@ -105,80 +117,69 @@ class Embedder:
             self._precision = self._choose_precision()
         return self._precision
 
+    @property
+    def key(self) -> str:
+        """What decides a vector besides its text: vectors of unlike keys do not belong together."""
+        return f"{self.hash[:16]}-{self.max_length}-{self.backend}-{self.precision}"
+
     def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[np.float32]:
         """Return one unit vector a text, in order; progress counts distinct texts."""
         with self._lock:
-            return self._embed(list(texts), progress)
+            return self._embed(texts, progress)
 
-    def _embed(self, texts: list[str], progress: Progress | None) -> NDArray[np.float32]:
+    def _embed(self, texts: Sequence[str], progress: Progress | None) -> NDArray[np.float32]:
         ids, first, inverse = np.unique(cache_ids(texts), return_index=True, return_inverse=True)
-        out = np.empty((len(ids), self.dimension), dtype=np.float32)
+        # A distinct text's vector stands where the text stands first: there is no second array to copy from.
+        out = np.empty((len(texts), self.dimension), dtype=np.float32)
         missing = np.arange(len(ids))
         if len(ids):
             # Loading may change the precision, and with it the cache; a cache that knows every text needs no model.
-            known = self._from_cache(ids, out)
+            known = self._from_cache(ids, out, first)
             if not known.all() and self._model is None:
                 self._load()
-                known = self._from_cache(ids, out)
+                known = self._from_cache(ids, out, first)
             missing = np.flatnonzero(~known)
         total, done = len(ids), len(ids) - len(missing)
         if progress is not None:
             progress(done, total)
-        wanted = [texts[first[place]] for place in missing]
-        for part in _saves(wanted):
-            for batch, vectors in self._run([wanted[place] for place in part]):
-                out[missing[part[batch]]] = vectors
+        for part in _parts(texts, first[missing]):
+            rows = first[missing[part]]
+            for batch, vectors in self._run([texts[row][: self.max_length * _CHARS_READ] for row in rows]):
+                out[rows[batch]] = vectors
                 done += len(batch)
                 if progress is not None:
                     progress(done, total)
             if self._cache is not None:
-                self._cache.put(ids[missing[part]], out[missing[part]])
-        return out[inverse.reshape(-1)]
+                self._cache.put(ids[missing[part]], out[rows])
+        source = first[inverse.reshape(-1)]
+        again = np.flatnonzero(source != np.arange(len(texts)))
+        for start in range(0, len(again), _COPY):
+            out[again[start : start + _COPY]] = out[source[again[start : start + _COPY]]]
+        return out
 
-    def _from_cache(self, ids: NDArray[np.uint64], out: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _from_cache(
+        self, ids: NDArray[np.uint64], out: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Fill in the vectors that are known, each at its row; return which are."""
         if self._cache_dir is None:
             return np.zeros(len(ids), dtype=bool)
         if self._cache is None:
-            key = f"{self.hash[:16]}-{self.max_length}-{self.precision}"
-            self._cache = VectorCache(self._cache_dir / key, self.dimension)
+            self._cache = VectorCache(self._cache_dir / self.key, self.dimension)
         self._cache.refresh()
-        known, vectors = self._cache.get(ids)
-        out[known] = vectors
-        return known
+        return self._cache.fill(ids, out, rows)
 
-    def _run(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield (positions, vectors) batch by batch, texts of like length together."""
-        model = self._load()
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            tokens = min(int(lengths[order[start]]) // _CHARS_PER_TOKEN + 2, self.max_length)
-            size = max(self._batch_tokens // tokens, 1)
-            batch = order[start : start + size]
-            yield batch, self._forward(model, [texts[place][: self.max_length * _CHARS_READ] for place in batch])
-            start += size
+    def _run(self, texts: list[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (positions, vectors) batch by batch."""
+        return self._load().run(texts)
 
-    def _forward(self, model: Any, texts: list[str]) -> NDArray[np.float32]:
-        tensor = model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
-        vectors = tensor.float().cpu().numpy()
-        # Normalized here and in float32, whatever the model's own last layer and precision do.
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
-
-    def _load(self) -> Any:
+    def _load(self) -> Model:
         if self._model is not None:
             return self._model
-        import torch
-
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
         precision = self.precision
-        model = self._open()
         if precision == "bf16":
-            full = self._forward(model, list(_PROBES))
-            model = model.to(torch.bfloat16)
-            agreement = float((full * self._forward(model, list(_PROBES))).sum(axis=1).min())
+            full = _vectors(self._open("fp32"), _PROBES)
+            model = self._open("bf16")
+            agreement = float((full * _vectors(model, _PROBES)).sum(axis=1).min())
             if agreement < _MIN_AGREEMENT:
                 _LOG.warning("encoder %s: bfloat16 agrees only to cosine %.4f; using fp32", self.folder, agreement)
                 if self._asked == "bf16":
@@ -187,24 +188,23 @@ class Embedder:
                         f"{agreement:.4f}, {_MIN_AGREEMENT} is needed; use precision fp32 or auto"
                     )
                 self._precision, self._cache = "fp32", None
-                model = self._open()
+                model = self._open("fp32")
+        else:
+            model = self._open("fp32")
         self._model = model
         return model
 
-    def _open(self) -> Any:
-        from sentence_transformers import SentenceTransformer
+    def _open(self, precision: Exact) -> Model:
+        make = partial(SentenceForward, self.folder) if self._plan is None else partial(BertForward, self._plan)
+        return make(
+            max_length=self.max_length,
+            batch_tokens=self._batch_tokens,
+            precision=precision,
+            threads=self._threads,
+            device=self._device,
+        )
 
-        with _quiet():
-            model = SentenceTransformer(
-                str(self.folder),
-                device=self._device,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True},
-            )
-        model.max_seq_length = self.max_length
-        return model.eval()
-
-    def _choose_precision(self) -> Literal["fp32", "bf16"]:
+    def _choose_precision(self) -> Exact:
         if self._asked != "auto":
             return self._asked
         import torch
@@ -216,23 +216,15 @@ class Embedder:
         return "bf16" if self._device in (None, "cpu") and supported else "fp32"
 
 
-def _saves(texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
-    """Yield positions in parts of like length, each part saved when done; the longest, slowest texts first."""
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+def _vectors(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the vectors of a few texts in their order."""
+    rows, vectors = zip(*model.run(texts), strict=True)
+    return np.asarray(np.concatenate(vectors)[np.argsort(np.concatenate(rows))], dtype=np.float32)
+
+
+def _parts(texts: Sequence[str], rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield places among the rows in parts of like length, each part saved when done; the longest, slowest first."""
+    lengths = np.fromiter((len(texts[row]) for row in rows.tolist()), dtype=np.int64, count=len(rows))
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), _SAVE_EVERY):
         yield order[start : start + _SAVE_EVERY]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the weight-loading bars: a library says nothing on its own."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it so
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # likewise

@@ -14,7 +14,7 @@ import polars as pl
 
 from crywolf.data import SCHEMA, BadInput, atomic_path, make_corpus
 
-from .hard_negatives import REVIEW_COLUMNS
+from .rules import REVIEW_COLUMNS
 
 _OWN = {name: dtype for name, dtype in REVIEW_COLUMNS.items() if name not in SCHEMA}
 _NEEDED = ("text", "label", "reason")

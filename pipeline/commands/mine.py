@@ -1,5 +1,6 @@
 """`crywolf mine-hard-negatives`: benign prompts that lie next to attacks."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejecte
     default=None,
     help="A benign prompt this far from every attack is not hard.",
 )
+@click.option("--index", type=FILE, help="Keep the benign rows' index here and use it again; new rows are added.")
+@click.option(
+    "--index-type",
+    type=click.Choice(["auto", "exact", "ivf", "hnsw"]),
+    default="auto",
+    show_default=True,
+    help="auto: exact up to 100,000 rows, then inverted lists (ivf) in half precision. hnsw takes longest to build.",
+)
+@click.option("--float16", is_flag=True, help="Keep the index's rows in half precision.")
 @max_rejected
 @encoder
 @cache
@@ -42,6 +52,9 @@ def mine(
     prompts: Path | None,
     out: Path,
     review: Path | None,
+    index: Path | None,
+    index_type: Any,
+    float16: bool,
     max_rejected: float,
     encoder: str | None,
     cache: Path | None,
@@ -64,7 +77,7 @@ def mine(
     import polars as pl
 
     from crywolf.data import RunManifest, check_output, rejected_path, write_corpus
-    from crywolf.mining import Embedder, MineConfig, mine_hard_negatives, write_review
+    from crywolf.mining import Embedder, IndexPlan, MineConfig, mine_hard_negatives, write_review
     from crywolf.reading import Reader
 
     console = Console(as_json=as_json)
@@ -75,6 +88,7 @@ def mine(
     named = {
         "neighbours": rules["per_anchor"],
         "fp_neighbours": rules["per_anchor"],
+        "per_neighbourhood": rules["per_anchor"],
         "guard_similarity": rules["max_cosine"],
         "min_similarity": rules["min_cosine"],
     }
@@ -103,6 +117,7 @@ def mine(
             encode=encode,
             config=MineConfig(**given),
             rng=np.random.default_rng(seed),
+            index=IndexPlan(index, index_type, float16, lambda: embedder.key),
         )
     write_corpus(result.frame, out, force=force)
     write_review(result.review, review, force=True)
@@ -122,5 +137,12 @@ def mine(
 def show_mining(console: Console, result: Any) -> None:
     """Show what each rule kept and dropped, and what to change if that was too little."""
     console.table("mining", "Hard negatives", result.table.columns, result.table.rows())
+    found = result.index
+    half = ", float16" if found.float16 else ""
+    console.result(
+        "index",
+        asdict(found),
+        f"index: {found.kind}{half}, {found.rows:,} rows, {found.origin}; recall@{found.k} {found.recall:.3f}",
+    )
     for line in result.summary().get("advice", []):
         console.say(line)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_damaged_shard_is_dropped_and_the_others_stay(tmp_path: Path, damage: 
 def test_a_pickle_under_a_right_name_is_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     content = (tmp_path / "x.npy").read_bytes()
-    (tmp_path / f"shard-{cache_module._content_hash(content)}.npy").write_bytes(content)
+    (tmp_path / f"shard-{blake2b(content, digest_size=16).hexdigest()}.npy").write_bytes(content)
     assert len(opened(tmp_path)) == 0
 
 
@@ -175,3 +176,35 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="cannot be made"):
         VectorCache(tmp_path / "file" / "cache", 4)
+
+
+def test_vectors_go_to_the_rows_asked_for_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_BLOCK", 3)
+    cache = opened(tmp_path)
+    put(cache, *range(0, 20, 2))
+    put(cache, *range(1, 10, 2))
+    ids = np.array([9, 40, 2, 18, 7, 41, 0, 11], dtype=np.uint64)
+    out, rows = np.full((10, 4), -1.0, dtype=np.float32), np.array([3, 0, 9, 1, 4, 2, 8, 5])
+    assert cache.fill(ids, out, rows).tolist() == [True, False, True, True, True, False, True, False]
+    assert np.array_equal(out[[3, 9, 1, 4, 8]], vectors_of(ids[[0, 2, 3, 4, 6]]))
+    assert (out[[0, 2, 5, 6, 7]] == -1.0).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_reading_and_merging_take_little_memory_beside_the_vectors(tmp_path: Path) -> None:
+    code = (
+        "import sys, re; from pathlib import Path; import numpy as np; from crywolf.mining import VectorCache\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024\n"
+        "cache = VectorCache(Path(sys.argv[1]), 384); cache.refresh(); before = peak()\n"
+        "for start in range(0, 99_000, 3000):\n"  # 33 shards, 150 MB: the last one has them merged
+        "    cache.put(np.arange(start, start + 3000, dtype=np.uint64), np.ones((3000, 384), dtype=np.float32))\n"
+        "merged = peak() - before\n"
+        "out = np.ones((99_000, 384), dtype=np.float32); rows = np.arange(99_000)\n"
+        "assert cache.fill(rows.astype(np.uint64), out, rows).all()\n"
+        "print(len(list(Path(sys.argv[1]).glob('shard-*'))), merged, peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    shards, merged, filled = map(int, done.stdout.split())
+    assert shards == 1
+    assert merged < 90  # MB
+    assert filled < 145 + 90

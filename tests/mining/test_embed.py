@@ -42,14 +42,14 @@ def reference() -> np.ndarray:
 def count_runs(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that really go through the model."""
     seen: list[str] = []
-    forward = embedder._forward
+    run = embedder._run
 
-    def recorded(model: Any, texts: list[str]) -> np.ndarray:
+    def recorded(texts: list[str]) -> Any:
         seen.extend(texts)
-        return forward(model, texts)
+        return run(texts)
 
     embedder._load()  # the check on probe texts is not counted
-    monkeypatch.setattr(embedder, "_forward", recorded)
+    monkeypatch.setattr(embedder, "_run", recorded)
     return seen
 
 

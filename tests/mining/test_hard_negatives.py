@@ -126,7 +126,7 @@ def test_a_row_in_the_midst_of_its_own_kind_is_easy(world: World, attack: str) -
 
 def test_a_row_that_no_attack_proposes_comes_in_by_its_own_nearest_attack(world: World, attack: str) -> None:
     rows = [world.near((attack, 0.55 - 0.01 * place)) for place in range(4)]
-    config = MineConfig(neighbours=1, foreign_margin=2.0)
+    config = MineConfig(neighbours=1, foreign_margin=2.0, per_neighbourhood=10)
     result = mine_hard_negatives(
         benign(*rows), attacks(attack, *kin_of(world, attack)), encode=world.encode, config=config
     )
@@ -230,7 +230,7 @@ def test_advice_names_the_option_that_dropped_most(world: World, attack: str) ->
     assert kept(result) == []
     assert result.advice[0] == "0 hard negatives found, 5 wanted"
     assert "lower min_similarity (0.45) to about 0.35" in result.advice[1]
-    lowered = MineConfig(wanted=5, min_similarity=0.34, foreign_margin=2.0)
+    lowered = MineConfig(wanted=5, min_similarity=0.34, foreign_margin=2.0, per_neighbourhood=10)
     helped = mine_hard_negatives(benign(*far), attacks(attack), encode=world.encode, config=lowered)
     assert len(kept(helped)) >= 5
     assert helped.advice == ()
@@ -238,7 +238,7 @@ def test_advice_names_the_option_that_dropped_most(world: World, attack: str) ->
 
 def test_the_pool_is_drawn_with_the_given_generator(world: World, attack: str) -> None:
     rows = benign(*[world.near((attack, 0.5)) for _ in range(12)])
-    config = MineConfig(pool=5, foreign_margin=2.0)
+    config = MineConfig(pool=5, foreign_margin=2.0, per_neighbourhood=10)
     with pytest.raises(BadInput, match="pass rng"):
         mine_hard_negatives(rows, attacks(attack), encode=world.encode, config=config)
     results = [
