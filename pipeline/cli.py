@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "augment": ("augment", "augment", "Grow benign training data from a file of false positives."),
     "dedup": ("dedup", "dedup", "Drop near-duplicates within a corpus and against others."),
     "mine-hard-negatives": ("mine", "mine", "Find benign prompts that lie next to attacks."),
+    "audit": ("audit", "audit", "Find duplicates, leakage, label errors and shortcuts in training data."),
     "train": ("train", "train", "Split, train and package a detector on the original data."),
     "retrain": ("train", "retrain", "Grow the FPs, mine, retrain, and compare with the detector before."),
     "evaluate": ("evaluate", "evaluate", "Measure any DETECTOR on suites, before/after, with gates."),
