@@ -66,22 +66,24 @@ class GrowConfig:
     trigger words in harmless contexts of the prompt's language (`context`), the same in other languages (`foreign`) and
     long prompts (`document`); rewrites make the rest, and rewrites and contexts fill up what others lack. `languages`
     are codes of those that may be grown in, None for all. `twins` adds, beyond `per_fp`: near-miss twins of the
-    embedded attacks, each family beside as many of the attacks themselves; attacks quoted (benign) and as many in use
-    (malicious), together `intent_share` of the samples; and attacks in other words and disguises, with harmless text in
-    the same disguises, together `attack_share`. Benign rows alone would teach a detector to let attacks pass.
+    embedded attacks, at most `twin_share` of the samples, each family beside as many of the attacks themselves; attacks
+    quoted (benign) and as many in use (malicious), together `intent_share` of the samples; and attacks in other words
+    and disguises, with harmless text in the same disguises, together `attack_share`. Benign rows alone would teach a
+    detector to let attacks pass.
     `surplus` is how many candidates are made for each sample wanted, so that drops can be made good. `skip_held_out`
     leaves out prompts that are near-duplicates of a holdout's row: their rewrites would teach the test.
     """
 
     per_fp: int = 15
     noise_share: float = 0.05
-    template_share: float = 0.10
-    swap_share: float = 0.10
-    context_share: float = 0.25
+    template_share: float = 0.08
+    swap_share: float = 0.05
+    context_share: float = 0.28
     foreign_share: float = 0.10
     document_share: float = 0.10
     intent_share: float = 0.50
-    attack_share: float = 0.12
+    attack_share: float = 0.30
+    twin_share: float = 0.10
     languages: tuple[str, ...] | None = None
     surplus: float = 1.35
     twins: bool = True
@@ -99,7 +101,7 @@ class GrowConfig:
             raise BadInput(f"per_fp is {self.per_fp}; it must be at least 1")
         if self.surplus < 1:
             raise BadInput(f"surplus is {self.surplus}; it must be at least 1")
-        for name in ("intent_share", "attack_share"):
+        for name in ("intent_share", "attack_share", "twin_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if unknown := set(self.languages or ()) - set(all_contexts()):
@@ -233,8 +235,10 @@ def grow(
     candidates = proposer.propose(prompts, rng, cosines=cosines, triggers=triggers, progress=progress)
     if paraphrases is not None:
         candidates = pl.concat([candidates, paraphrase_rows(paraphrases, prompts, config.per_fp)])
-    twin_rows = _twins(twins) if config.twins else empty_corpus()
-    pairs = _pairs(malicious, config.per_fp * prompts.height, twin_rows, config, rng)
+    most = round(config.twin_share * config.per_fp * prompts.height)
+    twin_rows = _twins(twins, most, rng) if config.twins else empty_corpus()
+    attacks = _attacks(malicious, holdouts, config)
+    pairs = _pairs(attacks, config.per_fp * prompts.height, twin_rows, config, rng)
     drops: Counter[str] = Counter()
     references = _references(prompts, malicious, against, holdouts)
     kept = _deduplicate(_Stage(candidates, twin_rows, empty_corpus(), pairs), references, config, drops)
@@ -291,24 +295,37 @@ def _benign(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(pl.col("label") == BENIGN) if "label" in frame.columns else frame
 
 
+def _attacks(malicious: pl.DataFrame | None, holdouts: References, config: GrowConfig) -> pl.DataFrame:
+    """The given and the embedded attacks, without those that a holdout has: quoting these would teach the test."""
+    if not config.twins:
+        return empty_corpus()
+    from crywolf.data.embedded.attacks import malicious_seeds
+
+    own = [] if malicious is None else [make_corpus(malicious, label=MALICIOUS)]
+    attacks = pl.concat([*own, malicious_seeds()]).unique("id", keep="first", maintain_order=True)
+    held = _held_out(attacks, holdouts, replace(config, skip_held_out=True))
+    return attacks.filter(~held)
+
+
 def _pairs(
-    malicious: pl.DataFrame | None, samples: int, twins: pl.DataFrame, config: GrowConfig, rng: np.random.Generator
+    attacks: pl.DataFrame, samples: int, twins: pl.DataFrame, config: GrowConfig, rng: np.random.Generator
 ) -> pl.DataFrame:
     """Rows that draw the border by intent: attacks quoted and in use, grown attacks, harmless text in their disguises.
 
     The embedded attacks that the twins are twins of come too: what is benign only by its intent needs the other side.
     """
-    if not config.twins:
+    if attacks.is_empty():
         return empty_corpus()
     from crywolf.data.embedded.attacks import malicious_seeds
+    from crywolf.data.embedded.intent import LANGUAGES
 
     from .operators.attacks import grow_attacks
-    from .operators.intent import LANGUAGES, intent_pairs
+    from .operators.intent import intent_pairs
     from .operators.obfuscate import benign_obfuscations
 
-    seeds = malicious_seeds()
-    own = [] if malicious is None else [make_corpus(malicious, label=MALICIOUS)]
-    attacks = pl.concat([*own, seeds]).unique("id", keep="first", maintain_order=True)
+    seeds = attacks.filter(pl.col("id").is_in(malicious_seeds()["id"].implode()))
+    # An attack beside one in another language names that one's id in `how`; it may be one that a holdout has.
+    held = malicious_seeds().filter(~pl.col("id").is_in(seeds["id"].implode()))["id"].to_list()
     # An attack that is quoted a dozen times teaches little more than one quoted four times.
     pairs = min(round(config.intent_share * samples / 2), _MOST_PAIRS * attacks.height)
     grown = min(round(config.attack_share * samples), _MOST_GROWN * attacks.height)
@@ -321,12 +338,17 @@ def _pairs(
             rng,
             languages=[code for code in LANGUAGES if code in (config.languages or LANGUAGES)] or ["en"],
         ),
-        grow_attacks(sources, _MOST_GROWN, rng).head(grown * 3 // 4),
+        _without(grow_attacks(sources, _MOST_GROWN, rng), held).head(grown * 3 // 4),
         benign_obfuscations(grown // 4, rng),
     ]
     return make_corpus(pl.concat([make_corpus(part) for part in parts]), source=SOURCE).unique(
         "id", keep="first", maintain_order=True
     )
+
+
+def _without(rows: pl.DataFrame, held: Sequence[str]) -> pl.DataFrame:
+    """Rows whose `how` names none of the ids."""
+    return rows.filter(~pl.col("how").str.contains_any(list(held))) if held else rows
 
 
 def _counterparts(twins: pl.DataFrame, seeds: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
@@ -412,11 +434,13 @@ class _Stage:
     pairs: pl.DataFrame
 
 
-def _twins(given: pl.DataFrame | None) -> pl.DataFrame:
+def _twins(given: pl.DataFrame | None, most: int, rng: np.random.Generator) -> pl.DataFrame:
+    """The given twins, or so many of the embedded ones that they do not swamp what is grown of a few prompts."""
     if given is None:
         from crywolf.data.embedded.attacks import near_miss_twins
 
         given = near_miss_twins()
+        given = given[np.sort(rng.permutation(given.height)[:most])]
     frame = make_corpus(given, source=TWIN_SOURCE, label=BENIGN)
     return frame.with_columns(category=pl.lit("hard_negative")).unique("id", keep="first", maintain_order=True)
 

@@ -61,10 +61,10 @@ Row = tuple[str, str, str, int, int, int, str | None, str | None]
 class Shares:
     """The shares of a prompt's samples by kind; rewrites make the rest and fill up what the others lack."""
 
-    swap: float = 0.10
-    template: float = 0.10
+    swap: float = 0.05
+    template: float = 0.08
     noise: float = 0.05
-    context: float = 0.25
+    context: float = 0.28
     foreign: float = 0.10
     document: float = 0.10
 

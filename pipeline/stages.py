@@ -304,7 +304,7 @@ def build_suites(
 
 def standing_holdouts(inputs: Inputs, split: Split) -> list[Named]:
     """Return everything that must stay out of training whatever is grown: folds, suites, the user's test sets."""
-    from crywolf.data.embedded.suites import edge_case_suite, programming_suite
+    from crywolf.data.embedded.suites import edge_case_suite, over_defense_suite, programming_suite
 
     frames = [
         ("validation", split.validation),
@@ -312,6 +312,7 @@ def standing_holdouts(inputs: Inputs, split: Split) -> list[Named]:
         ("held_out", split.held_out),
         ("programming suite", programming_suite()),
         ("edge-case suite", edge_case_suite()),
+        ("over-defense suite", over_defense_suite()),
         ("benign test set", inputs.tested),
         *inputs.holdouts,
         *((f"suite {name}", frame) for name, frame in inputs.suites),

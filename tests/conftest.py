@@ -1,8 +1,12 @@
 """What several rooms' tests share: an encoder and a model so small that real trainings and exports take seconds."""
 
-from collections.abc import Callable, Sequence
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from hypothesis import settings
@@ -111,3 +115,59 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "threshold": 0.5,
     }
     return write_model(tmp_path_factory.mktemp("model") / "model", meta=meta, write_files=write_files)
+
+
+@dataclass
+class ChatServer:
+    """A small server of chat completions; `answers` decides how the n-th request fares (status, body)."""
+
+    answers: Callable[[int, dict], tuple[int, str]]
+    seen: list[dict] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+
+Serve: TypeAlias = Callable[[Callable[[int, dict], tuple[int, str]]], ChatServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """`serve(answers)`: a local server that speaks the chat protocol, with its failures."""
+    started: list[ThreadingHTTPServer] = []
+
+    def start(answers: Callable[[int, dict], tuple[int, str]]) -> ChatServer:
+        server = ChatServer(answers)
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                asked = json.loads(body["messages"][-1]["content"])
+                with lock:
+                    server.seen.append({"path": self.path, **body, **asked})
+                    server.keys.append(self.headers.get("Authorization"))
+                    number = len(server.seen)
+                status, text = server.answers(number, asked)
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("retry-after-ms", "10")
+                    self.end_headers()
+                    self.wfile.write(text.encode())
+                except OSError:  # a client that has given up waiting
+                    return
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        httpd.daemon_threads = True
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        started.append(httpd)
+        server.url = f"http://127.0.0.1:{httpd.server_port}/v1"
+        return server
+
+    yield start
+    for httpd in started:
+        httpd.shutdown()
+        httpd.server_close()

@@ -186,10 +186,10 @@ def _other(
     used: Sequence[str],
 ) -> Trigger | None:
     """Draw another trigger of the same topic that has phrases of a kind."""
-    triggers = stock.contexts.triggers
+    triggers: Sequence[Trigger] = stock.contexts.triggers
     places = stock.with_kind.get((topic, kind), np.empty(0, dtype=np.int64))
     for _ in range(_TRIES if len(places) else 0):
-        item = triggers[places[_drawn(weights[places], rng)]]
+        item = triggers[int(places[_drawn(weights[places], rng)])]
         if item.word not in used:
             return item
     return None

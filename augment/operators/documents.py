@@ -17,6 +17,8 @@ from .types import Grown
 
 SHORTEST, LONGEST = 200, 4_000
 _TRIES = 6
+_NEAR = 0.7
+"""A text that has this share of the length wanted is long enough."""
 _MARKS = ("{}. ", "{}) ", "- ", "* ", "", "Q{}: ")
 _ROW = {"programming": "legitimate_programming", "security": "hard_negative", "education": "legitimate_educational"}
 
@@ -66,10 +68,8 @@ def _paste(shelf: Shelf, rng: np.random.Generator) -> Grown | None:
     """Make one instruction with a pasted document."""
     if not shelf.documents:
         return None
-    document = shelf.documents[int(rng.integers(len(shelf.documents)))]
     wanted = _length(rng)
-    joint = "\n\n" if document.paragraphs else "\n"
-    body = _body(document, shelf, wanted, joint, rng)
+    document, body = _long_enough(shelf, wanted, rng)
     fence = document.fences[int(rng.integers(len(document.fences)))]
     if fence:
         body = f"{fence}\n{body}\n{_closing(fence)}"
@@ -83,6 +83,20 @@ def _paste(shelf: Shelf, rng: np.random.Generator) -> Grown | None:
     category = _ROW.get(document.topic, "generic_variation")
     how = f"document:{shelf.language}/{document.name}"
     return Grown(text, how, "document", category, f"long-{document.topic}-{shelf.language}")
+
+
+def _long_enough(shelf: Shelf, wanted: int, rng: np.random.Generator) -> tuple[Document, str]:
+    """Return a document and its text; the longest of a few, since most kinds end before 2,000 characters."""
+    longest: tuple[Document, str] | None = None
+    for _ in range(_TRIES):
+        document = shelf.documents[int(rng.integers(len(shelf.documents)))]
+        body = _body(document, shelf, wanted, "\n\n" if document.paragraphs else "\n", rng)
+        if longest is None or len(body) > len(longest[1]):
+            longest = document, body
+        if len(body) >= _NEAR * wanted:
+            break
+    assert longest is not None  # noqa: S101 - there was at least one try
+    return longest
 
 
 def _body(document: Document, shelf: Shelf, wanted: int, joint: str, rng: np.random.Generator) -> str:

@@ -36,8 +36,8 @@ def edge_case_suite() -> pl.DataFrame:
 
 @lru_cache(maxsize=1)
 def over_defense_suite() -> pl.DataFrame:
-    """Benign prompts with one, two or three trigger words: subcategory one, two or three, category the topic.
+    """Benign prompts with one, two or three trigger words: subcategory one, two or three; 14 languages beside English.
 
-    `extra.notes` names the trigger words and, where it is not English, the language ("lang=de; ignore, password").
+    `extra.notes` names the trigger words and, where it is not English, the language ("lang=de; ignorieren, Passwort").
     """
     return make_corpus(to_rows(load_directory(OVER_DEFENSE_DIR), label="BENIGN", source="suite"))

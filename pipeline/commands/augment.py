@@ -362,21 +362,21 @@ def show_explanation(console: Console, result: Any) -> None:
     texts = result.prompts["text"].to_list()
     groups = result.explanation.as_dicts(texts, examples=_EXAMPLES, words=_WORDS)
     by_group = {row.pop("group"): row for row in grown.to_dicts()}
-    rows = []
+    rows, examples = [], []
     for group in groups:
-        kinds = {kind: n for kind, n in by_group.get(group["group"], {}).items() if n}
-        group["grown"] = kinds
+        group["grown"] = {kind: n for kind, n in by_group.get(group["group"], {}).items() if n}
         triggers = ", ".join(f"{item['word']} ({item['turned'] or item['fps']})" for item in group["triggers"])
         openings = ", ".join(item["word"] for item in group["openings"][:2] if item["turned"])
-        examples = "\n".join(_short(text) for text in group["examples"])
-        rows.append([group["group"], group["size"], triggers, openings, examples, _counted(kinds)])
+        rows.append([group["group"], group["size"], triggers, openings, _counted(group["grown"])])
+        examples += [[group["group"], _short(text)] for text in group["examples"]]
     asked = {
-        "occlusion": f"words whose loss turns the verdict (of {result.explanation.looked_at:,} prompts asked about)",
-        "contrast": "words that stand out against --against (give --detector to ask the detector itself)",
-        "none": "words by count (give --detector, or --against to compare with)",
+        "occlusion": f"words whose loss turns the verdict, of {result.explanation.looked_at:,} prompts asked about",
+        "contrast": "words that stand out against --against; --detector asks the detector itself",
+        "none": "words by count; --detector asks the detector, --against compares with ordinary prompts",
     }[result.explanation.method]
-    heads = ["group", "FPs", "trigger words", "openings", "examples", "grown"]
-    console.table("explanation", f"What the detector reacts to: {asked}", heads, rows)
+    heads = ["group", "FPs", "trigger words (prompts)", "openings", "grown"]
+    console.table("triggers", f"What the detector reacts to: {asked}", heads, rows)
+    console.table("examples", "Typical false positives of each group", ["group", "prompt"], examples)
     console.document["explanation"] = {"method": result.explanation.method, "groups": groups}
 
 

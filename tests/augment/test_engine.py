@@ -314,6 +314,19 @@ def test_twins_bring_the_attacks_they_are_twins_of_and_both_sides_of_intent() ->
     assert abs(counts["mention"] - counts["use"]) <= 0.2 * counts["use"]
 
 
+def test_no_attack_of_a_holdout_is_quoted_or_used() -> None:
+    from crywolf.data.embedded.attacks import malicious_seeds
+
+    seeds = malicious_seeds()
+    held = seeds.gather_every(2)
+    result = run(twins=True, holdouts=[("test", held)])
+    origins = set(result.frame["origin_id"].drop_nulls())
+    assert not origins & set(held["id"])
+    assert origins & set(seeds["id"])
+    quoted = "\n".join(result.frame["text"])
+    assert not [text for text in held["text"] if len(text) > 40 and text in quoted]
+
+
 def test_paraphrases_take_the_place_of_rewrites_under_the_same_guards() -> None:
     texts = [
         "My bank account has to be frozen",

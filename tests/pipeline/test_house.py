@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ["data", "augment", "mining", "train", "export", "feedback", "pipeline"]
-HEAVY = {"torch", "transformers", "sentence_transformers", "faiss", "nlpaug", "onnxruntime", "matplotlib", "sklearn"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "faiss",
+    "nlpaug",
+    "onnxruntime",
+    "matplotlib",
+    "sklearn",
+    "cleanlab",
+    "py3langid",
+    "pandas",
+    "openai",
+}
 
 # A torch module or a Trainer cannot be defined without torch; these are imported inside functions only.
 HEAVY_MODULES = {"train/network.py", "train/trainer.py"}

@@ -151,12 +151,20 @@ def test_every_step_has_a_manifest_that_holds_no_prompt(run: Run) -> None:
 # --- retrain ---------------------------------------------------------------------------------------------------------
 
 
+def of_prompts(grown: pl.DataFrame) -> pl.DataFrame:
+    """Rows grown of prompts; others were grown of attacks, to draw the border by intent."""
+    made = pl.col("how").str.split(":").list.first()
+    return grown.filter(made.is_in(["rewrite", "swap", "template", "noise", "context", "document"]))
+
+
 def test_what_is_grown_lives_in_the_new_training_table_only(run: Run) -> None:
     training = run.frame("retrained/training.parquet")
     grown = training.filter(pl.col("origin_id").is_not_null())
     assert len(grown) > 10
     fps = run.frame("retrained-grown/grown_fps.parquet")
-    assert set(grown["origin_id"]) <= set(fps["id"])
+    assert set(of_prompts(grown)["origin_id"]) <= set(fps["id"])
+    for name in FOLDS[1:3]:
+        assert not set(grown["origin_id"]) & set(run.fold(name)["id"])
     assert len(training) > len(run.fold("train"))
     assert set(run.fold("train")["id"]) <= set(training["id"])
     assert len(run.frame("base/training.parquet")) == len(run.fold("train"))
@@ -260,7 +268,7 @@ def test_a_round_appends_to_everything_before_and_lies_beside_the_old_package(ru
     assert len(grown) > 0
     assert set(before["id"]) | set(grown["id"]) == set(training["id"])
     assert len(training) == len(before) + len(grown) == len(run.frame("rounds/1/detector/training.parquet"))
-    assert set(grown["origin_id"].drop_nulls()) <= {text_id(text) for text in run.reported}
+    assert set(of_prompts(grown)["origin_id"]) <= {text_id(text) for text in run.reported}
     for held in (run.fold("validation"), run.fold("test"), programming_suite(), edge_case_suite()):
         assert near(grown, held) == []
     assert run.round.document["package"] == str(run.out / "rounds" / "1" / "detector" / "package")

@@ -2,10 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,17 +12,8 @@ import pytest
 from crywolf.augment.operators.llm import Endpoint, estimate, paraphrase
 from crywolf.data import BadInput
 
+Serve = Callable[[Callable[[int, dict], tuple[int, str]]], Any]
 PROMPTS = pl.DataFrame({"id": [f"id{i}" for i in range(6)], "text": [f"How do I ignore row {i}?" for i in range(6)]})
-
-
-@dataclass
-class Server:
-    """A small server of chat completions; `answers` decides how the n-th request fares."""
-
-    answers: Callable[[int, dict], tuple[int, str]]
-    seen: list[dict] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
-    url: str = ""
 
 
 def completion(texts: list[str]) -> str:
@@ -39,52 +29,7 @@ def good(_: int, asked: dict) -> tuple[int, str]:
     return 200, completion([f"{asked['prompt']} variant {i}" for i in range(asked["n"])])
 
 
-Serve = Callable[[Callable[[int, dict], tuple[int, str]]], Server]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    started: list[ThreadingHTTPServer] = []
-
-    def start(answers: Callable[[int, dict], tuple[int, str]]) -> Server:
-        server = Server(answers)
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked = json.loads(body["messages"][-1]["content"])
-                with lock:
-                    server.seen.append({"path": self.path, **body, **asked})
-                    server.keys.append(self.headers.get("Authorization"))
-                    number = len(server.seen)
-                status, text = server.answers(number, asked)
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("retry-after-ms", "10")
-                    self.end_headers()
-                    self.wfile.write(text.encode())
-                except OSError:  # a client that has given up waiting
-                    return
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        httpd.daemon_threads = True
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        started.append(httpd)
-        server.url = f"http://127.0.0.1:{httpd.server_port}/v1"
-        return server
-
-    yield start
-    for httpd in started:
-        httpd.shutdown()
-        httpd.server_close()
-
-
-def endpoint(server: Server, **changes: object) -> Endpoint:
+def endpoint(server: Any, **changes: object) -> Endpoint:
     return Endpoint(server.url, "tiny", **{"per_prompt": 2, "timeout": 5.0, **changes})  # type: ignore[arg-type]
 
 
