@@ -3,14 +3,20 @@
 # make check  lint and types alone
 # make bench-loop CORPUS=DIR   the honest loop on real corpora; writes docs/bench/loop.md
 # make bench-read  seconds to read 236,000 rows
+# make bench-augment  generators compared by what training on their samples does (QUICK=1: one seed, a probe)
+# make bench-dedup    deduplication beside datasketch, rensa, semhash, text-dedup
+# make bench-mining   embedding and mining beside sentence-transformers (QUICK=1: a small one)
 # make clean  what the above made, the environment too
 PYTHON ?= python3
 CORPUS ?= ../shared/corpus
 BIN := .venv/bin
 READY := .venv/.ready
 TYPES := build/types
+RIVALS := .venv/.rivals
+QUICK ?=
+QUICKLY := $(if $(QUICK),--quick,)
 
-.PHONY: demo test check clean bench-loop bench-read
+.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining
 
 demo: $(READY)
 	$(BIN)/crywolf demo --force -o crywolf-demo
@@ -29,6 +35,20 @@ bench-loop: $(READY)
 
 bench-read: $(READY)
 	$(BIN)/python benchmarks/reading.py
+
+bench-augment: $(RIVALS)
+	npm ci --silent --prefix benchmarks/augment || echo "no npm: synonyms from WordNet are left out"
+	$(BIN)/python benchmarks/augment --corpus $(CORPUS) $(QUICKLY)
+
+bench-dedup: $(RIVALS)
+	$(BIN)/python benchmarks/dedup.py --corpus $(CORPUS)
+
+bench-mining: $(READY)
+	$(BIN)/python benchmarks/mining.py --corpus $(CORPUS) $(QUICKLY)
+
+$(RIVALS): $(READY) benchmarks/requirements.txt
+	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,14 +2,16 @@
 
 A base detector is trained without the sources that its false positives are then harvested from; 200 of them go to each
 generator, each gives the same number of samples, and each arm trains on from the base with the same recipe on the same
-originals plus its samples. What is measured no arm has trained on. `make bench-augment` runs it (`QUICK=1`: one seed and
-a probe on cached embeddings); every step is kept in --out and reused. It writes docs/bench/augment.json and augment.md.
+originals, the 200 and its samples. What is measured no arm has trained on. `make bench-augment` runs it, with QUICK=1
+for one seed and a probe on cached embeddings. Every step is kept in --out and reused. It writes docs/bench/augment.json
+and augment.md.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,11 @@ def main() -> None:
     names = [name for name in (NONE, *NAMES, OURS) if name not in missing()]
     names = [name for name in names if not arguments.only or name in (*arguments.only, NONE)]
     seeds = 1 if arguments.quick else arguments.seeds
-    arms = {name: [run_arm(world, base, name, seed, arguments) for seed in range(seeds)] for name in names}
+    # The base is one and the same whatever the seed.
+    arms = {
+        name: [run_arm(world, base, name, seed, arguments) for seed in range(1 if name == NONE else seeds)]
+        for name in names
+    }
     result = {
         "kind": "quick: probe on embeddings" if arguments.quick else "fine-tuned on from the base",
         "settings": {
@@ -89,8 +95,11 @@ def open_world(arguments: argparse.Namespace) -> tuple[World, Score]:
     limit = arguments.harvest or (8_000 if arguments.quick else 40_000)
     rows = candidates(split, limit=limit, seed=0)
     kind = "probe" if arguments.quick else "base"
-    flagged = kept(session.config.out, f"{kind} harvest", rows, base) >= own_threshold(base, split.validation)
-    return build(session, split, arguments.corpus, rows, flagged, given=arguments.fps), base
+    calm = split.validation.filter(LABEL == "BENIGN")
+    threshold = own_threshold(kept(session.config.out, f"{kind} validation", calm, base))
+    flagged = kept(session.config.out, f"{kind} harvest", rows, base) >= threshold
+    world = build(session, split, arguments.corpus, rows, flagged, given=arguments.fps)
+    return replace(world, kind="quick" if arguments.quick else "full", threshold=threshold), base
 
 
 def kept(out: Path, name: str, rows: pl.DataFrame, score: Score) -> NDArray[np.float64]:
@@ -104,9 +113,9 @@ def kept(out: Path, name: str, rows: pl.DataFrame, score: Score) -> NDArray[np.f
     return scores
 
 
-def own_threshold(score: Score, validation: pl.DataFrame) -> float:
+def own_threshold(benign: NDArray[np.float64]) -> float:
     """The lowest threshold that flags at most 1% of the benign validation rows."""
-    scores = np.sort(score(validation.filter(LABEL == "BENIGN")["text"].to_list()))[::-1]
+    scores = np.sort(benign)[::-1]
     return float(np.nextafter(scores[int(FP_TARGET * len(scores))], np.inf))
 
 
@@ -116,33 +125,43 @@ def run_arm(world: World, base: Score, name: str, seed: int, arguments: argparse
     path = folder / "measured.json"
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    samples = samples_of(world, base, name, seed, arguments)
-    grown_in = time.perf_counter() - began
+    samples, seconds = samples_of(world, base, name, seed, arguments, folder / "samples.parquet")
     score = base if name == NONE else train_arm(world, samples, folder, seed, arguments)
-    measured: dict[str, Any] = {"samples": samples.height, "seconds_to_grow": round(grown_in, 1)}
+    measured: dict[str, Any] = {"samples": samples.height, "seconds_to_grow": seconds}
     measured |= measure(world, base, score)
     if name != NONE:
         benign = samples.filter(LABEL == "BENIGN")
-        measured["quality"] = quality(
-            benign["text"].to_list(),
-            benign["origin_id"].to_list(),
-            dict(world.fps.select("id", "text").iter_rows()),
-            encode=world.session.encode,
-        )
-        samples.write_parquet(folder / "samples.parquet")
+        prompts = dict(world.fps.select("id", "text").iter_rows())
+        texts, origins = benign["text"].to_list(), benign["origin_id"].to_list()
+        measured["quality"] = quality(texts, origins, prompts, encode=world.session.encode)
     path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print(f"{name}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
     return measured
 
 
-def samples_of(world: World, base: Score, name: str, seed: int, arguments: argparse.Namespace) -> pl.DataFrame:
+def samples_of(
+    world: World, base: Score, name: str, seed: int, arguments: argparse.Namespace, path: Path
+) -> tuple[pl.DataFrame, float]:
+    """The samples of a generator, and the seconds that it took; those of an earlier run are kept."""
+    note = path.with_suffix(".json")
+    if path.is_file() and note.is_file():
+        return pl.read_parquet(path), float(json.loads(note.read_text(encoding="utf-8")))
+    began = time.perf_counter()
+    samples = make_samples(world, base, name, seed, arguments)
+    seconds = round(time.perf_counter() - began, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples.write_parquet(path)
+    note.write_text(json.dumps(seconds), encoding="utf-8")
+    return samples, seconds
+
+
+def make_samples(world: World, base: Score, name: str, seed: int, arguments: argparse.Namespace) -> pl.DataFrame:
     """The samples of a generator, as contract rows; exactly as many as asked for, or all it has."""
     if name == NONE:
         return world.fps.head(0)
     if name == OURS:
-        return grow_samples(world, base, own_threshold(base, world.split.validation), n=arguments.samples, seed=seed)
+        return grow_samples(world, base, world.threshold, n=arguments.samples, seed=seed)
     rows = generate(name, world.fps.select("id", "text", "category"), arguments.samples, seed)
     # A tool may leave a prompt empty; what cannot be a row is not one.
     rows = rows.filter(pl.col("text").str.strip_chars() != "")
@@ -150,24 +169,25 @@ def samples_of(world: World, base: Score, name: str, seed: int, arguments: argpa
 
 
 def train_arm(world: World, samples: pl.DataFrame, folder: Path, seed: int, arguments: argparse.Namespace) -> Score:
-    """Train an arm on the same originals as every other arm of its seed, and its samples."""
+    """Train an arm on the same originals and false positives as every other arm of its seed, and its samples."""
     if arguments.quick:
-        return probe(pl.concat([world.split.train, samples]), world.session.encode)
+        return probe(training_rows(world, samples, replay=world.split.train.height, seed=seed), world.session.encode)
     rows = training_rows(world, samples, replay=arguments.replay, seed=seed)
     encoder = base_encoder(arguments.out / "base" / "model" / "model", arguments.out / "base-encoder")
     return finetune(rows, world, encoder=encoder, folder=folder / "fit", epochs=arguments.epochs, seed=seed)
 
 
 def measure(world: World, base: Score, score: Score) -> dict[str, Any]:
-    """Flagged rows of each slice at the threshold that keeps the base's recall, on validation and on held-out attacks."""
-    validation = world.split.validation.filter(LABEL == "MALICIOUS")["text"].to_list()
-    threshold = own_threshold(base, world.split.validation)
-    before = float((base(validation) >= threshold).mean())
-    matched = at_recall(score(validation), before)
+    """Flagged rows of each slice at the base's recall: its recall on validation, and that on held-out attacks."""
+    validation = world.split.validation.filter(LABEL == "MALICIOUS")
+    kind = "base" if world.kind == "full" else "probe"
+    threshold = world.threshold
+    before = float((kept(world.session.config.out, f"{kind} validation", validation, base) >= threshold).mean())
+    matched = at_recall(score(validation["text"].to_list()), before)
     benign = {name: score(frame["text"].to_list()) for name, frame in world.benign.items()}
     attacks = {name: score(frame["text"].to_list()) for name, frame in world.attacks.items()}
     outside = [name for name in world.attacks if name != "test split"]
-    base_outside = [base(world.attacks[name]["text"].to_list()) for name in outside]
+    base_outside = [kept(world.session.config.out, f"{kind} {name}", world.attacks[name], base) for name in outside]
     recall_outside = float(np.mean([(scores >= threshold).mean() for scores in base_outside]))
     equal = at_mean_recall([attacks[name] for name in outside], recall_outside)
     return {

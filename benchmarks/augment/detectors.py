@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from world import LABEL, Score, World
+from world import Score, World
 
 from crywolf.data import Encode
 from crywolf.train import QUICK, TrainedModel, fit
@@ -59,12 +59,7 @@ def base_encoder(model: Path, folder: Path) -> Path:
 
 
 def training_rows(world: World, added: pl.DataFrame, *, replay: int, seed: int) -> pl.DataFrame:
-    """The rows of an arm: a sample of the originals, the same in every arm of a seed, and what the arm adds."""
+    """The rows of an arm: originals and the false positives, the same in every arm of a seed, and what the arm adds."""
     order = np.random.default_rng([seed, 7]).permutation(world.split.train.height)[:replay]
-    rows = pl.concat([world.split.train[np.sort(order)], added])
+    rows = pl.concat([world.split.train[np.sort(order)], world.fps, added])
     return rows.filter(~pl.col("id").is_in(world.split.validation["id"].implode()))
-
-
-def benign_share(rows: pl.DataFrame) -> float:
-    """The share of benign rows."""
-    return float((rows.select(LABEL).to_series() == "BENIGN").mean() or 0.0)

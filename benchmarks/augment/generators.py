@@ -183,9 +183,12 @@ def _nlpaug(rng: np.random.Generator) -> Make:
 
 def _sorted_spelling() -> Any:
     """Nlpaug's misspellings; it keeps them in the order of a set, which changes from one process to the next."""
-    from nlpaug.augmenter.word import SpellingAug
+    from nlpaug.augmenter.word import SpellingAug, spelling
 
+    # nlpaug keeps one dictionary for the process, in the form that was first asked for; others ask for another.
+    spelling.SPELLING_ERROR_MODEL = {}
     aug = SpellingAug()
+    spelling.SPELLING_ERROR_MODEL = {}
     aug.model.dict = {right: sorted(wrong) for right, wrong in aug.model.dict.items()}
     return aug
 
@@ -214,7 +217,7 @@ class _Thesaurus:
 def _synonym_aug() -> Any:
     from nlpaug.augmenter.word import SynonymAug
 
-    class Synonyms(SynonymAug):  # type: ignore[misc]  # nlpaug is untyped
+    class Synonyms(SynonymAug):
         @classmethod
         def get_model(cls, *_: Any) -> _Thesaurus:
             return _Thesaurus()

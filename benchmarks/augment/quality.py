@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crywolf.augment import distinct_n, near_duplicate_clusters, nearest_reference
+from crywolf.augment.operators.language import language_of
 
 BLEU_SAMPLE = 500
 GRAMMAR_SAMPLE = 400
@@ -153,7 +154,9 @@ def semantic_distance(
     texts: Sequence[str], origins: Sequence[str | None], fp_texts: Mapping[str, str], encode: Encode
 ) -> float | None:
     """Return the mean of 1 - cosine over the samples with a known prompt, None where there is none."""
-    pairs = [(text, fp_texts[origin]) for text, origin in zip(texts, origins, strict=True) if origin in fp_texts]
+    pairs = [
+        (text, fp_texts[origin]) for text, origin in zip(texts, origins, strict=True) if origin and origin in fp_texts
+    ]
     if not pairs:
         return None
     distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
@@ -164,14 +167,15 @@ def semantic_distance(
 
 
 def _grammar(texts: Sequence[str], prompts: Sequence[str | None]) -> dict[str, float | int | str | None]:
-    """Judge samples of English prompts: noise that makes a sample unlike English must not save it from judgement."""
+    """Judge English samples of English prompts; noise that makes English strange must not save it from judgement."""
     chosen = _some(len(texts), GRAMMAR_SAMPLE)
     pairs = [(texts[i], prompts[i] or texts[i]) for i in chosen]
     why = grammar.unavailable()
     if why is not None:
         nothing = {"ungrammatical": None, "misspelt": None, "grammar_judged": 0, "grammar_not_judged": len(pairs)}
         return {**nothing, "grammar_checker": why}
-    english = [grammar.is_english(prompt) for _, prompt in pairs]
+    # A sample in another language, as a generator may well write of an English prompt, is not for this checker.
+    english = [grammar.is_english(prompt) and language_of(text) == "en" for text, prompt in pairs]
     verdicts = grammar.ungrammatical([text for text, _ in pairs], english)
     known = [verdict for verdict in verdicts if verdict is not None]
     misspelt = [

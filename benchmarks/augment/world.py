@@ -51,6 +51,8 @@ class World:
     benign: dict[str, pl.DataFrame]
     attacks: dict[str, pl.DataFrame]
     counts: dict[str, int]
+    kind: str = "full"
+    threshold: float = 0.5  # the base's own
 
 
 def open_session(corpus: Path, out: Path, *, benign: int, malicious: int) -> Session:
