@@ -6,9 +6,11 @@
 # make bench-augment  generators compared by what training on their samples does (QUICK=1: one seed, a probe)
 # make bench-dedup    deduplication beside datasketch, rensa, semhash, text-dedup
 # make bench-mining   embedding and mining beside sentence-transformers (QUICK=1: a small one)
+# make bench-full     growth, deduplication, mining and audit at 236,000 rows, each stage's time and memory
 # make clean  what the above made, the environment too
 PYTHON ?= python3
 CORPUS ?= ../shared/corpus
+HANDOFF ?= ../shared/handoff
 BIN := .venv/bin
 READY := .venv/.ready
 TYPES := build/types
@@ -16,7 +18,7 @@ RIVALS := .venv/.rivals
 QUICK ?=
 QUICKLY := $(if $(QUICK),--quick,)
 
-.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining
+.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining bench-full
 
 demo: $(READY)
 	$(BIN)/crywolf demo --force -o crywolf-demo
@@ -45,6 +47,9 @@ bench-dedup: $(RIVALS)
 
 bench-mining: $(READY)
 	$(BIN)/python benchmarks/mining.py --corpus $(CORPUS) $(QUICKLY)
+
+bench-full: $(READY)
+	$(BIN)/python benchmarks/full_size.py --corpus $(CORPUS) --handoff $(HANDOFF)
 
 $(RIVALS): $(READY) benchmarks/requirements.txt
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
