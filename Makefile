@@ -45,7 +45,7 @@ bench-augment: $(RIVALS)
 bench-dedup: $(RIVALS)
 	$(BIN)/python benchmarks/dedup.py --corpus $(CORPUS)
 
-bench-mining: $(READY)
+bench-mining: $(RIVALS)
 	$(BIN)/python benchmarks/mining.py --corpus $(CORPUS) $(QUICKLY)
 
 bench-full: $(READY)

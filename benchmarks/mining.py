@@ -35,7 +35,7 @@ SIZES = {
     # rows embedded, rows and attacks of the job, repeats, real vectors and rows of the search, value: rows, seeds
     "full": {"embed": 3000, "job": 8000, "attacks": 1500, "repeats": 3, "real": 20_000, "search": 236_000}
     | {"queries": 1000, "base": 3000, "pool": 16_000, "added": 1000, "seeds": 5, "value_attacks": 3887},
-    "quick": {"embed": 500, "job": 1200, "attacks": 300, "repeats": 1, "real": 2500, "search": 100_000}
+    "quick": {"embed": 300, "job": 600, "attacks": 150, "repeats": 1, "real": 2500, "search": 100_000}
     | {"queries": 200, "base": 1000, "pool": 3000, "added": 300, "seeds": 3, "value_attacks": 700},
 }
 PARTS = ("embed", "job", "search", "value")
