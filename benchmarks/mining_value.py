@@ -178,13 +178,13 @@ def finetune(arguments: argparse.Namespace) -> Any:
     from crywolf.console import Console
     from crywolf.export import Detector
     from crywolf.session import Session
-    from crywolf.train import split_corpus
+    from crywolf.train import split_originals
 
     config = Config.model_validate({"out": arguments.out / "finetune", "train": {"recipe": "quick"}})
     session = Session(config, Console(), arguments.out / "cache", force=True)
 
     def fit(frame: pl.DataFrame, name: str) -> Scores:
-        split = split_corpus(frame, rng=session.rng("split"))
+        split = split_originals(frame, rng=session.rng("split"))
         detector = Detector.load(stages.train_detector(session, name, split.train, split))
         return lambda rows: np.asarray(detector.score(rows["text"].to_list()))
 

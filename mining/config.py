@@ -12,7 +12,8 @@ from crywolf.data import BadInput
 class MineConfig:
     """Every threshold of mining; similarities are cosines of the encoder's unit vectors.
 
-    The defaults were set on all-MiniLM-L6-v2 by reading what they select; another encoder has another scale.
+    The defaults were set on all-MiniLM-L6-v2 by reading what they select and by benchmarks/mining.py; another encoder
+    has another scale.
 
     Attributes:
         neighbours: How many of its nearest benign rows each attack proposes.
@@ -39,7 +40,7 @@ class MineConfig:
 
     neighbours: int = 5
     fp_neighbours: int = 5
-    min_similarity: float = 0.45
+    min_similarity: float = 0.35
     fp_similarity: float = 0.60
     proposed_margin: float = 0.25
     benign_margin: float = 0.10

@@ -66,7 +66,7 @@ class Embedder:
         *,
         cache_dir: str | Path | None = None,
         max_length: int = 128,
-        batch_tokens: int = 2048,
+        batch_tokens: int = 1024,
         threads: int | None = None,
         device: str | None = None,
         precision: Precision = "auto",

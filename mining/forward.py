@@ -18,10 +18,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .memory import give_back
+
 Exact = Literal["fp32", "bf16"]
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 _EMBEDDINGS = tuple(f"embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type"))
+_TIDY_EVERY = 16  # batches
 _MEAN_ONLY = "pooling_mode_mean_tokens"
 
 
@@ -144,12 +147,15 @@ class BertForward:
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         batches = list(self._batches(lengths))
         if self._threads < 2 or len(batches) < 2:
-            for rows in batches:
+            for done, rows in enumerate(batches):
                 yield rows, self._vectors([ids[row] for row in rows], lengths[rows])
+                _tidy(done)
             return
         with _workers(self._threads) as pool:
             parts = pool.map(lambda rows: self._vectors([ids[row] for row in rows], lengths[rows]), batches)
-            yield from zip(batches, parts, strict=True)
+            for done, (rows, vectors) in enumerate(zip(batches, parts, strict=True)):
+                yield rows, vectors
+                _tidy(done)
 
     def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Yield rows, the longest first, as many as fit into the tokens of a batch."""
@@ -228,6 +234,11 @@ class BertForward:
             }
             for name in (f"encoder.layer.{number}" for number in range(self._plan.layers))
         ]
+
+
+def _tidy(done: int) -> None:
+    if done % _TIDY_EVERY == 0:
+        give_back()
 
 
 def _workers(threads: int) -> ThreadPoolExecutor:

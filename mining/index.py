@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from crywolf.data import BadInput, atomic_path
 
+from .memory import give_back
+
 Kind = Literal["exact", "ivf", "hnsw"]
 Asked = Literal["auto", "exact", "ivf", "hnsw"]
 Vectors = NDArray[np.float32]
@@ -202,7 +204,9 @@ def build_index(vectors: Vectors, *, kind: Asked = "exact", float16: bool = Fals
         return VectorIndex(chosen, rows.shape[1], float16=False, rows=rows)
     index = _empty(chosen, rows.shape[1], len(rows), float16=float16)
     if not index.is_trained:
-        index.train(rows)
+        # Rows from end to end, no more than the centres need: FAISS copies what it trains on, twice.
+        index.train(np.ascontiguousarray(rows[:: max(len(rows) // (index.nlist * _PER_LIST), 1)]))
+        give_back()
     built = VectorIndex(chosen, rows.shape[1], float16=float16, rows=None, index=index)
     built.add(rows)
     return built

@@ -18,6 +18,7 @@ from crywolf.data import Encode
 from .cache import cache_ids
 from .config import MineConfig
 from .index import EXACT_ROWS, Asked, Ids, Mask, Rows, VectorIndex, Vectors, build_index, load_index
+from .memory import give_back
 
 Floats = NDArray[np.float64]
 
@@ -96,10 +97,12 @@ def measure(
     step: Callable[[], None],
 ) -> Near:
     """Embed everything and search both ways; the first `fps` texts are the false positives."""
+    give_back()  # what finding duplicates left
     vectors = encode(texts)
     step()
     attack_vectors = encode(attacks)
     step()
+    give_back()
     rows = len(vectors)
     is_fp = np.arange(rows) < fps
     if not rows:

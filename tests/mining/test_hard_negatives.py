@@ -118,9 +118,11 @@ def test_a_row_in_the_midst_of_its_own_kind_is_easy(world: World, attack: str) -
     near = world.near((attack, 0.5))
     kin = [world.near((near, 0.85)) for _ in range(3)]  # these are at 0.425 to the attack, under min_similarity
     hard = attacks(attack, *kin_of(world, attack))
-    result = mine_hard_negatives(benign(near, *kin), hard, encode=world.encode)
+    config = MineConfig(min_similarity=0.45)
+    result = mine_hard_negatives(benign(near, *kin), hard, encode=world.encode, config=config)
     assert kept(result) == []
-    wide = mine_hard_negatives(benign(near, *kin), hard, encode=world.encode, config=MineConfig(proposed_margin=0.4))
+    config = MineConfig(min_similarity=0.45, proposed_margin=0.4)
+    wide = mine_hard_negatives(benign(near, *kin), hard, encode=world.encode, config=config)
     assert kept(wide) == [near]
 
 
@@ -225,12 +227,12 @@ def test_the_limit_keeps_false_positives_and_the_hardest(world: World, attack: s
 
 
 def test_advice_names_the_option_that_dropped_most(world: World, attack: str) -> None:
-    far = [world.near((attack, 0.35)) for _ in range(6)]
+    far = [world.near((attack, 0.25)) for _ in range(6)]
     result = mine_hard_negatives(benign(*far), attacks(attack), encode=world.encode, config=MineConfig(wanted=5))
     assert kept(result) == []
     assert result.advice[0] == "0 hard negatives found, 5 wanted"
-    assert "lower min_similarity (0.45) to about 0.35" in result.advice[1]
-    lowered = MineConfig(wanted=5, min_similarity=0.34, foreign_margin=2.0, per_neighbourhood=10)
+    assert "lower min_similarity (0.35) to about 0.25" in result.advice[1]
+    lowered = MineConfig(wanted=5, min_similarity=0.24, foreign_margin=2.0, per_neighbourhood=6)
     helped = mine_hard_negatives(benign(*far), attacks(attack), encode=world.encode, config=lowered)
     assert len(kept(helped)) >= 5
     assert helped.advice == ()
@@ -263,7 +265,7 @@ def test_bad_input_is_named(world: World, attack: str) -> None:
         with pytest.raises(BadInput, match=next(iter(wrong))):
             MineConfig(**wrong)  # type: ignore[arg-type]  # the error is the test
     with pytest.raises(BadInput, match="every row near an attack would go to review"):
-        MineConfig(guard_similarity=0.4)
+        MineConfig(guard_similarity=0.3)
 
 
 def test_all_rows_repeating_attacks_leaves_an_empty_selection(world: World, attack: str) -> None:
