@@ -46,7 +46,7 @@ bench-dedup: $(RIVALS)
 	$(BIN)/python benchmarks/dedup.py --corpus $(CORPUS)
 
 bench-mining: $(RIVALS)
-	$(BIN)/python benchmarks/mining.py --corpus $(CORPUS) $(QUICKLY)
+	$(BIN)/python benchmarks/mining --corpus $(CORPUS) $(QUICKLY)
 
 bench-full: $(READY)
 	$(BIN)/python benchmarks/full_size.py --corpus $(CORPUS) --handoff $(HANDOFF)

@@ -12,7 +12,7 @@ from crywolf.data import BadInput
 class MineConfig:
     """Every threshold of mining; similarities are cosines of the encoder's unit vectors.
 
-    The defaults were set on all-MiniLM-L6-v2 by reading what they select and by benchmarks/mining.py; another encoder
+    The defaults were set on all-MiniLM-L6-v2 by reading what they select and by benchmarks/mining; another encoder
     has another scale.
 
     Attributes:

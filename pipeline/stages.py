@@ -241,7 +241,9 @@ def grow_fps(
 def mine(session: Session, name: str, benign: pl.DataFrame, malicious: pl.DataFrame, fps: pl.DataFrame) -> MineResult:
     """Mine hard negatives and save them with their review queue."""
     per_anchor = session.config.mining.per_anchor
-    config = MineConfig() if per_anchor is None else MineConfig(neighbours=per_anchor, fp_neighbours=per_anchor)
+    config = MineConfig()
+    if per_anchor is not None:
+        config = MineConfig(neighbours=per_anchor, fp_neighbours=per_anchor, per_neighbourhood=per_anchor)
     manifest = RunManifest(f"mine {name}", {**vars(config), "seed": session.config.seed})
     with manifest.time("mine"):
         result = mine_hard_negatives(

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from mining_backends import BACKENDS, encoder_of
-from mining_page import markdown
-from mining_value import LABEL, draw, theirs, value
+from backends import BACKENDS, encoder_of
+from page import markdown
+from value import LABEL, draw, theirs, value
 
 from crywolf.mining import MineConfig
 

@@ -1,4 +1,4 @@
-"""The encoders that benchmarks/mining.py compares: each a callable, texts to unit vectors."""
+"""The encoders that benchmarks/mining compares: each a callable, texts to unit vectors."""
 
 from __future__ import annotations
 

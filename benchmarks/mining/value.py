@@ -1,6 +1,6 @@
 """What mined rows are worth: as many benign rows added by chance, by sentence-transformers' miner, by ours.
 
-Part of benchmarks/mining.py. A detector is trained with each choice and measured on suites and sources that nothing was
+Part of benchmarks/mining. A detector is trained with each choice and measured on suites and sources that nothing was
 trained on, at two thresholds: one that catches 95% of held-back attacks of the training's own sources, one that catches
 90% of attacks of a source that nothing was trained on. The first is what a team fixes that has no other attacks; it
 leaves each arm at a recall of its own on unseen ones. Gives a table of plain types.

@@ -1,11 +1,11 @@
-"""The parts of benchmarks/mining.py as a page of tables."""
+"""The parts of benchmarks/mining as a page of tables."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from mining_value import RECALL
+from value import RECALL
 
 
 def markdown(parts: dict[str, Any], *, quick: bool) -> str:
