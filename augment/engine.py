@@ -21,11 +21,12 @@ from crywolf.data.embedded.templates import Template
 from crywolf.data.schema import EXTRA_FIELDS
 
 from .attribution import Explanation, Score, explain
+from .border import Wanted, border_rows
 from .dedup import THRESHOLD, deduplicate, nearest_reference
 from .diversity import Diversity, diversity
 from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard
 from .operators.contexts import ContextPicker
-from .operators.documents import DocumentPicker
+from .operators.documents import DocumentPicker, TaskPicker
 from .operators.templates import TemplatePicker
 from .propose import AUTHORED, KINDS, Proposer, Shares, paraphrase_rows
 
@@ -36,10 +37,11 @@ _HOLDOUT = "holdout:"
 _MALICIOUS = "malicious"
 _FPS = "fps"
 
-_OWN_KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "document")
+_OWN_KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "document", "task")
 _AUTHORED = [number for number, name in enumerate(KINDS) if name in AUTHORED]
 _FILL_UP = ("rewrite", "swap", "paraphrase")
-_MOST_PAIRS, _MOST_GROWN = 4, 2
+_TELLING = 25
+"""A holdout's text of so many characters inside an attack is no chance."""
 _ORDINARY = 20_000
 """Rows of a training corpus that false positives are compared with where no detector is at hand."""
 
@@ -63,27 +65,30 @@ class GrowConfig:
     """How much to grow and how strictly to guard.
 
     `per_fp` samples a prompt at most. The shares say how many of them are swaps, filled templates, noisy copies,
-    trigger words in harmless contexts of the prompt's language (`context`), the same in other languages (`foreign`) and
-    long prompts (`document`); rewrites make the rest, and rewrites and contexts fill up what others lack. `languages`
-    are codes of those that may be grown in, None for all. `twins` adds, beyond `per_fp`: near-miss twins of the
-    embedded attacks, at most `twin_share` of the samples, each family beside as many of the attacks themselves; attacks
-    quoted (benign) and as many in use (malicious), together `intent_share` of the samples; and attacks in other words
-    and disguises, with harmless text in the same disguises, together `attack_share`. Benign rows alone would teach a
-    detector to let attacks pass.
-    `surplus` is how many candidates are made for each sample wanted, so that drops can be made good. `skip_held_out`
-    leaves out prompts that are near-duplicates of a holdout's row: their rewrites would teach the test.
+    trigger words in harmless contexts of the prompt's language (`context`), the same in other languages (`foreign`),
+    long prompts (`document`) and everyday orders to a model (`task`); rewrites make the rest, and rewrites and contexts
+    fill up what others lack. `languages` are codes of those that may be grown in, None for all. `twins` adds, beyond
+    `per_fp`: near-miss twins of the embedded attacks, at most `twin_share` of the samples, each family beside as many
+    of the attacks themselves; attacks quoted (benign) and as many in use (malicious), together `intent_share` of the
+    samples; and plain attacks, attacks in other words and disguises, with harmless text in the same disguises, together
+    `attack_share`. Benign rows alone would teach a detector to let attacks pass.
+    `own_weight` is what a sample made of its prompt weighs beside one written by hand or drawing the border; all weigh
+    1 on average. `surplus` is how many candidates are made for each sample wanted, so that drops can be made good.
+    `skip_held_out` leaves out prompts that are near-duplicates of a holdout's row: their rewrites would teach the test.
     """
 
     per_fp: int = 15
     noise_share: float = 0.05
     template_share: float = 0.08
     swap_share: float = 0.05
-    context_share: float = 0.28
-    foreign_share: float = 0.10
-    document_share: float = 0.10
+    context_share: float = 0.17
+    foreign_share: float = 0.06
+    document_share: float = 0.08
+    task_share: float = 0.10
     intent_share: float = 0.50
     attack_share: float = 0.30
     twin_share: float = 0.10
+    own_weight: float = 2.0
     languages: tuple[str, ...] | None = None
     surplus: float = 1.35
     twins: bool = True
@@ -101,6 +106,8 @@ class GrowConfig:
             raise BadInput(f"per_fp is {self.per_fp}; it must be at least 1")
         if self.surplus < 1:
             raise BadInput(f"surplus is {self.surplus}; it must be at least 1")
+        if not self.own_weight > 0:
+            raise BadInput(f"own_weight is {self.own_weight}; it must be above 0")
         for name in ("intent_share", "attack_share", "twin_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
@@ -120,7 +127,12 @@ class GrowConfig:
             self.context_share,
             self.foreign_share,
             self.document_share,
+            self.task_share,
         )
+
+    def border(self, samples: int) -> Wanted:
+        """How many rows that draw the border by intent go with so many samples."""
+        return Wanted(round(self.intent_share * samples), round(self.attack_share * samples), self.languages)
 
 
 @dataclass(frozen=True)
@@ -238,7 +250,7 @@ def grow(
     most = round(config.twin_share * config.per_fp * prompts.height)
     twin_rows = _twins(twins, most, rng) if config.twins else empty_corpus()
     attacks = _attacks(malicious, holdouts, config)
-    pairs = _pairs(attacks, config.per_fp * prompts.height, twin_rows, config, rng)
+    pairs = border_rows(attacks, twin_rows, config.border(config.per_fp * prompts.height), rng, source=SOURCE)
     drops: Counter[str] = Counter()
     references = _references(prompts, malicious, against, holdouts)
     kept = _deduplicate(_Stage(candidates, twin_rows, empty_corpus(), pairs), references, config, drops)
@@ -259,7 +271,7 @@ def grow(
         "mean_nearest_attack": _mean(chosen, "to_attack"),
     }
     return GrowResult(
-        frame=pl.concat([_contract(chosen, prompts), kept.twins, kept.pairs]),
+        frame=_weigh([_contract(chosen, prompts, config.own_weight), kept.twins, kept.pairs]),
         review=kept.review,
         drops=dict(sorted(drops.items())),
         stats=stats,
@@ -304,59 +316,11 @@ def _attacks(malicious: pl.DataFrame | None, holdouts: References, config: GrowC
     own = [] if malicious is None else [make_corpus(malicious, label=MALICIOUS)]
     attacks = pl.concat([*own, malicious_seeds()]).unique("id", keep="first", maintain_order=True)
     held = _held_out(attacks, holdouts, replace(config, skip_held_out=True))
+    # One that holds a holdout's attack whole, after a harmless sentence say, would teach it as well.
+    inside = [text for _, frame in holdouts for text in frame["text"].to_list() if len(text) >= _TELLING]
+    if inside:
+        held |= attacks["text"].str.contains_any(inside, ascii_case_insensitive=True)
     return attacks.filter(~held)
-
-
-def _pairs(
-    attacks: pl.DataFrame, samples: int, twins: pl.DataFrame, config: GrowConfig, rng: np.random.Generator
-) -> pl.DataFrame:
-    """Rows that draw the border by intent: attacks quoted and in use, grown attacks, harmless text in their disguises.
-
-    The embedded attacks that the twins are twins of come too: what is benign only by its intent needs the other side.
-    """
-    if attacks.is_empty():
-        return empty_corpus()
-    from crywolf.data.embedded.attacks import malicious_seeds
-    from crywolf.data.embedded.intent import LANGUAGES
-
-    from .operators.attacks import grow_attacks
-    from .operators.intent import intent_pairs
-    from .operators.obfuscate import benign_obfuscations
-
-    seeds = attacks.filter(pl.col("id").is_in(malicious_seeds()["id"].implode()))
-    # An attack beside one in another language names that one's id in `how`; it may be one that a holdout has.
-    held = malicious_seeds().filter(~pl.col("id").is_in(seeds["id"].implode()))["id"].to_list()
-    # An attack that is quoted a dozen times teaches little more than one quoted four times.
-    pairs = min(round(config.intent_share * samples / 2), _MOST_PAIRS * attacks.height)
-    grown = min(round(config.attack_share * samples), _MOST_GROWN * attacks.height)
-    sources = attacks[np.sort(rng.permutation(attacks.height)[: max(grown * 3 // 4, 1)])]
-    parts = [
-        _counterparts(twins, seeds, rng),
-        intent_pairs(
-            attacks,
-            pairs,
-            rng,
-            languages=[code for code in LANGUAGES if code in (config.languages or LANGUAGES)] or ["en"],
-        ),
-        _without(grow_attacks(sources, _MOST_GROWN, rng), held).head(grown * 3 // 4),
-        benign_obfuscations(grown // 4, rng),
-    ]
-    return make_corpus(pl.concat([make_corpus(part) for part in parts]), source=SOURCE).unique(
-        "id", keep="first", maintain_order=True
-    )
-
-
-def _without(rows: pl.DataFrame, held: Sequence[str]) -> pl.DataFrame:
-    """Rows whose `how` names none of the ids."""
-    return rows.filter(~pl.col("how").str.contains_any(list(held))) if held else rows
-
-
-def _counterparts(twins: pl.DataFrame, seeds: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """As many embedded attacks of each family as there are twins of it."""
-    wanted = twins.group_by("subcategory").agg(wanted=pl.len())
-    drawn = seeds[rng.permutation(seeds.height)].join(wanted, on="subcategory", how="inner", maintain_order="left")
-    kept = drawn.filter(pl.int_range(pl.len()).over("subcategory") < pl.col("wanted")).drop("wanted")
-    return kept.with_columns(how=pl.concat_str(pl.lit("counterpart:"), "subcategory"))
 
 
 def _proposer(config: GrowConfig, templates: Sequence[Template] | None, lexicon: Lexicons) -> Proposer:
@@ -367,6 +331,7 @@ def _proposer(config: GrowConfig, templates: Sequence[Template] | None, lexicon:
         lexicon,
         ContextPicker(),
         DocumentPicker(),
+        TaskPicker(),
         tuple(all_contexts()) if config.languages is None else config.languages,
         surplus=config.surplus,
         noise_operators=config.noise_operators,
@@ -557,13 +522,22 @@ def _choose(kept: pl.DataFrame, config: GrowConfig) -> pl.DataFrame:
     return chosen.sort("origin_id", "kind", "rank", maintain_order=True).drop("_place", "_limit", "_tier")
 
 
-def _contract(chosen: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+def _weigh(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Join the rows and bring their mean weight to 1: how much all of them count is not for growing to say."""
+    rows = pl.concat(parts)
+    return rows.with_columns((pl.col("weight") / pl.col("weight").mean()).cast(SCHEMA["weight"]))
+
+
+def _contract(chosen: pl.DataFrame, prompts: pl.DataFrame, own_weight: float) -> pl.DataFrame:
     """Return the chosen candidates as contract rows, in the order of their prompts."""
     order = prompts.select(origin_id="id", original_fp="text").with_row_index("_order")
     rows = chosen.join(order, on="origin_id", how="left").sort("_order", "kind", "rank", maintain_order=True)
     if not rows.height:
         return empty_corpus()
-    columns = rows.select("text", "category", "subcategory", "origin_id", "how", extra=pl.struct("original_fp"))
+    weight = pl.when(pl.col("kind").is_in(_AUTHORED)).then(1.0).otherwise(own_weight)
+    columns = rows.select(
+        "text", "category", "subcategory", "origin_id", "how", weight=weight, extra=pl.struct("original_fp")
+    )
     return make_corpus(columns, source=SOURCE, label=BENIGN)
 
 

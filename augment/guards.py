@@ -32,7 +32,7 @@ On the same FPs, what lies under 0.25 shares a word with the prompt at best; fro
 """
 TWIN_CEILING = 0.80
 """A twin nearer than this to some attack reads like the attack itself: a person decides."""
-AUTHORED = ("context:", "document:")
+AUTHORED = ("context:", "document:", "task:")
 """How samples begin that were written by hand as harmless: trigger words are meant to stand in them, and their topic
 need not be their prompt's. They are held to the twins' ceiling, where an encoder of English can read them."""
 TOO_CLOSE = "too_close_to_attack"

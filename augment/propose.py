@@ -1,4 +1,4 @@
-"""Proposes candidates for each false positive: rewrites, swaps, filled templates, noise, contexts, long prompts.
+"""Proposes candidates for each false positive: rewrites, swaps, templates, noise, contexts, long prompts, tasks.
 
 Takes contract rows, shares, and what the detector reacts to in each prompt; gives one table of candidates with their
 kind and their rank among the prompt's own, which the engine then guards, deduplicates and fills up from.
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 
 from crywolf.data import BadInput, Progress
 from crywolf.data.embedded.lexicons import Lexicons
+from crywolf.data.language import language_of
 
 from .operators.contexts import ContextPicker
-from .operators.documents import DocumentPicker
-from .operators.language import language_of
+from .operators.documents import DocumentPicker, TaskPicker
 from .operators.noise import noise
 from .operators.rewrite import rewrites
 from .operators.swaps import swaps
 from .operators.templates import TemplatePicker
 from .operators.types import Grown
 
-KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "foreign", "document")
+KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "foreign", "document", "task")
 """In the order of preference: of two near-duplicates the one of the earlier kind stays.
 
 `paraphrase` comes from a language model, where one is asked; `context` are trigger words in harmless sentences of the
-prompt's own language, `foreign` the same in others, `document` long prompts.
+prompt's own language, `foreign` the same in others, `document` long prompts, `task` everyday orders to a model.
 """
-AUTHORED = frozenset({"context", "foreign", "document"})
+AUTHORED = frozenset({"context", "foreign", "document", "task"})
 """Kinds that are written by hand and not made of the prompt: their topic need not be the prompt's."""
 TEMPLATE_SURPLUS = 2.0
 """Template candidates for each one wanted: more of them are dropped than of rewrites, mostly as off topic."""
@@ -64,9 +64,10 @@ class Shares:
     swap: float = 0.05
     template: float = 0.08
     noise: float = 0.05
-    context: float = 0.28
-    foreign: float = 0.10
-    document: float = 0.10
+    context: float = 0.17
+    foreign: float = 0.06
+    document: float = 0.08
+    task: float = 0.10
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -101,6 +102,7 @@ class Proposer:
     lexicon: Lexicons
     contexts: ContextPicker
     documents: DocumentPicker
+    tasks: TaskPicker
     languages: tuple[str, ...]
     surplus: float = 1.35
     noise_operators: tuple[str, ...] = ("keyboard", "spelling", "reserved")
@@ -138,7 +140,7 @@ class Proposer:
                 category_,
                 None if cosines is None else cosines[done - 1],
                 {} if triggers is None else triggers[done - 1],
-                language_of(text),
+                language_of(text, tuple(self.contexts.languages)),
                 Quotas.draw(self.per_fp, self.shares, own),
             )
             rows += self._of_prompt(prompt, own, lent)
@@ -173,6 +175,7 @@ class Proposer:
             "context": self._contexts(prompt, wanted - len(main), rng),
             "foreign": self._foreign(prompt, rng),
             "document": self._long(prompt, rng),
+            "task": self._tasks(prompt, rng),
         }
         lent += [(prompt, _settle(grown, home)) for grown in borrowed]
         return [_row(prompt, grown, kind, rank) for kind, group in groups.items() for rank, grown in enumerate(group)]
@@ -205,6 +208,21 @@ class Proposer:
                 short = [grown.text for grown in self.contexts.samples(12, rng, language=code, remember=False)]
                 out += self.documents.samples(1, rng, language=code, short=short)
         return out
+
+    def _tasks(self, prompt: "_Prompt", rng: np.random.Generator) -> list[Grown]:
+        """Everyday orders to a model, mostly in the prompt's own language."""
+        shelves = [code for code in self.tasks.shelves if code in (*self.languages, prompt.language)]
+        own = [prompt.language] if prompt.language in shelves else shelves
+        if not shelves:
+            return []
+        drawn = [
+            own if rng.random() < _OWN_LANGUAGE else shelves for _ in range(_with_surplus(prompt.quotas.of["task"]))
+        ]
+        return [
+            grown
+            for codes in drawn
+            for grown in self.tasks.samples(1, rng, language=codes[int(rng.integers(len(codes)))])
+        ]
 
     def _swaps(self, prompt: "_Prompt", main: Sequence[Grown], rng: np.random.Generator) -> list[Grown]:
         """Swap in the prompt and in its rewrites by turns; give up after two texts with nothing to swap."""

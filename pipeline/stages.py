@@ -279,7 +279,7 @@ def join_training(
 
 
 def _weighted(frame: pl.DataFrame, weight: float) -> pl.DataFrame:
-    return frame.with_columns(pl.lit(weight, pl.Float32).alias("weight"))
+    return frame.with_columns((pl.col("weight").fill_null(1.0) * weight).cast(pl.Float32))
 
 
 def build_suites(

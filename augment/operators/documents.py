@@ -1,7 +1,8 @@
-"""Makes long benign prompts: an instruction with a pasted log, mail, table or code, or several requests at once.
+"""Makes long benign prompts (an instruction with a pasted log, mail, table or code, or several requests) and tasks.
 
-Takes the embedded documents (see `crywolf.data.embedded.documents`) and short benign prompts to pack; gives `Grown`
-samples of 200 to 4,000 characters. Attacks are long; if benign prompts are not, length alone tells them apart.
+Takes the embedded documents or tasks (see `crywolf.data.embedded.documents`) and short benign prompts to pack; gives
+`Grown` samples of 200 to 4,000 characters, or tasks of 20 to 1,500. Attacks are long; if benign prompts are not, length
+alone tells them apart. Attacks are orders to a model; if benign prompts are not, the imperative does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crywolf.data.embedded.documents import Document, Shelf, all_shelves
+from crywolf.data.embedded.documents import Document, Shelf, all_shelves, all_tasks
 from crywolf.data.embedded.grammar import fill, slots_of
 from crywolf.data.errors import BadInput
 
 from .types import Grown
 
 SHORTEST, LONGEST = 200, 4_000
+SHORTEST_TASK, LONGEST_TASK = 20, 1_500
 _TRIES = 6
 _NEAR = 0.7
 """A text that has this share of the length wanted is long enough."""
@@ -59,6 +61,49 @@ class DocumentPicker:
         return out
 
 
+@dataclass
+class TaskPicker:
+    """Makes short tasks: a request of a model, with an input of a few lines or none, none of them twice."""
+
+    shelves: Mapping[str, Shelf] = field(default_factory=all_tasks)
+    _taken: set[str] = field(init=False, repr=False, default_factory=set)
+
+    def samples(self, n: int, rng: np.random.Generator, *, language: str = "en") -> list[Grown]:
+        """Return up to `n` new tasks.
+
+        Raises:
+            BadInput: there are no tasks in that language.
+        """
+        if language not in self.shelves:
+            raise BadInput(f"no tasks in language {language!r}; there are {', '.join(self.shelves)}")
+        shelf = self.shelves[language]
+        # A kind with many requests and inputs gives more before it repeats itself.
+        rooms = np.array([_room(document) for document in shelf.documents], dtype=np.float64)
+        out: list[Grown] = []
+        for place in rng.choice(len(rooms), size=n, p=rooms / rooms.sum()):
+            for _ in range(_TRIES):
+                grown = _task(shelf.documents[place], shelf, rng)
+                if grown is not None and grown.text not in self._taken:
+                    self._taken.add(grown.text)
+                    out.append(grown)
+                    break
+        return out
+
+
+def _room(document: Document) -> float:
+    return float(np.sqrt((len(document.before) + len(document.after)) * max(len(document.lines), 1)))
+
+
+def _task(document: Document, shelf: Shelf, rng: np.random.Generator) -> Grown | None:
+    least, most = document.pieces or (1, 1)
+    places = np.sort(rng.permutation(len(document.lines))[: int(rng.integers(least, most + 1))])
+    pieces = [_filled(document.lines[place], shelf, rng) for place in places]
+    text = _around(document, shelf, ("\n\n" if document.paragraphs else "\n").join(pieces), rng)
+    if not SHORTEST_TASK <= len(text) <= LONGEST_TASK:
+        return None
+    return _grown("task", document, shelf, text)
+
+
 def _length(rng: np.random.Generator) -> int:
     """Draw a length: as often between 200 and 900 characters as between 900 and 4,000."""
     return int(np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST))))
@@ -70,19 +115,33 @@ def _paste(shelf: Shelf, rng: np.random.Generator) -> Grown | None:
         return None
     wanted = _length(rng)
     document, body = _long_enough(shelf, wanted, rng)
-    fence = document.fences[int(rng.integers(len(document.fences)))]
-    if fence:
-        body = f"{fence}\n{body}\n{_closing(fence)}"
+    text = _around(document, shelf, body, rng)
+    return _grown("document", document, shelf, text) if SHORTEST <= len(text) <= LONGEST else None
+
+
+def _around(document: Document, shelf: Shelf, body: str, rng: np.random.Generator) -> str:
+    """Put what is asked before the text or after it, the text fenced now and then."""
     ahead = bool(document.before) and (not document.after or rng.random() < 0.65)
     asks = document.before if ahead else document.after
     ask = _filled(asks[int(rng.integers(len(asks)))], shelf, rng)
+    if not body:
+        return ask
+    fence = document.fences[int(rng.integers(len(document.fences)))]
+    if fence.endswith(": "):
+        body = fence + body
+    elif fence:
+        body = f"{fence}\n{body}\n{_closing(fence)}"
     gap = "\n" if rng.random() < 0.3 else "\n\n"
-    text = f"{ask}{gap}{body}" if ahead else f"{body}{gap}{ask}"
-    if not SHORTEST <= len(text) <= LONGEST:
-        return None
+    if document.pieces and "\n" not in body and rng.random() < 0.4:
+        gap = " "  # people write a short input on the line of the request
+    return f"{ask}{gap}{body}" if ahead else f"{body}{gap}{ask}"
+
+
+def _grown(kind: str, document: Document, shelf: Shelf, text: str) -> Grown:
     category = _ROW.get(document.topic, "generic_variation")
-    how = f"document:{shelf.language}/{document.name}"
-    return Grown(text, how, "document", category, f"long-{document.topic}-{shelf.language}")
+    prefix = {"document": "long", "task": "task"}[kind]
+    how = f"{kind}:{shelf.language}/{document.name}"
+    return Grown(text, how, kind, category, f"{prefix}-{document.topic}-{shelf.language}")
 
 
 def _long_enough(shelf: Shelf, wanted: int, rng: np.random.Generator) -> tuple[Document, str]:

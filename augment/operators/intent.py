@@ -20,6 +20,7 @@ import polars as pl
 from crywolf.data import BENIGN, MALICIOUS, BadInput, empty_corpus, make_corpus
 from crywolf.data.embedded.grammar import fill
 from crywolf.data.embedded.intent import LANGUAGES, MENTION, USE, Frames, IntentFrame, cues, intent_frames
+from crywolf.data.language import UNDETERMINED, identify
 
 SOURCE: Final = "augmented"
 MAX_ATTACK: Final = 300
@@ -71,38 +72,16 @@ def quotable(attacks: pl.DataFrame, max_length: int = MAX_ATTACK) -> pl.DataFram
     return attacks.filter(pl.Series(keep, dtype=pl.Boolean()))
 
 
-_SCRIPTS: Final = (
-    ("ja", re.compile(r"[\u3040-\u30ff]")),
-    ("zh", re.compile(r"[\u4e00-\u9fff]")),
-    ("hi", re.compile(r"[\u0900-\u097f]")),
-    ("ar", re.compile(r"[\u0600-\u06ff]")),
-    ("ru", re.compile(r"[\u0430-\u044f]{3}")),
-)
-_FUNCTION_WORDS: Final = {
-    "en": "the you your and of is are this that my with what all any for to from now",
-    "es": "el los las tus que y de sin una por para todas instrucciones muestra eres",
-    "de": "der die das und du dein deine mir ist nicht ohne ab jetzt alle bitte wie sag gib",
-    "fr": "le les des tes et que sans une pour toutes vous tu ton est dans moi",
-    "pt": "o os as suas e que sem uma para todas você seu não me do da",
-}
-_WORD_SETS: Final = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
-
-
 @lru_cache(maxsize=64)
 def language_of(text: str) -> str | None:
-    """Guess which of the frames' languages a text is in, by script or by its function words; None if none of them."""
+    """Guess which of the frames' languages an attack is in; None if it is in none of them."""
     text = text[:_TELLING]
     if cues().disguised.search(text):
         return "en"
-    for language, pattern in _SCRIPTS:
-        if pattern.search(text):
-            return language
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    hits = {language: sum(word in known for word in words) for language, known in _WORD_SETS.items()}
-    best = max(hits, key=lambda language: hits[language])
-    if hits[best] >= 2:
-        return best
-    return "en" if text.isascii() else None
+    found = identify(text)
+    if found == UNDETERMINED:
+        return "en" if text.isascii() else None
+    return found if found in LANGUAGES else None
 
 
 # ---------------------------------------------------------------------------------------------------------- rendering

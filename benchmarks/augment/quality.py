@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crywolf.augment import distinct_n, near_duplicate_clusters, nearest_reference
-from crywolf.augment.operators.language import language_of
+from crywolf.data.embedded.contexts import all_contexts
+from crywolf.data.language import language_of
 
 BLEU_SAMPLE = 500
 GRAMMAR_SAMPLE = 400
@@ -175,7 +176,8 @@ def _grammar(texts: Sequence[str], prompts: Sequence[str | None]) -> dict[str, f
         nothing = {"ungrammatical": None, "misspelt": None, "grammar_judged": 0, "grammar_not_judged": len(pairs)}
         return {**nothing, "grammar_checker": why}
     # A sample in another language, as a generator may well write of an English prompt, is not for this checker.
-    english = [grammar.is_english(prompt) and language_of(text) == "en" for text, prompt in pairs]
+    known_languages = tuple(all_contexts())
+    english = [grammar.is_english(prompt) and language_of(text, known_languages) == "en" for text, prompt in pairs]
     verdicts = grammar.ungrammatical([text for text, _ in pairs], english)
     known = [verdict for verdict in verdicts if verdict is not None]
     misspelt = [

@@ -1,7 +1,8 @@
 """The embedded documents: what people paste into a prompt (logs, code, mails, notes, tables), with what they ask of it.
 
-Takes the YAML files of `documents/` (several files of one language are one), checks them on load and gives a `Shelf` a
-language. A kind of document is added by adding YAML; CONTRIBUTING.md describes the file.
+Takes the YAML files of `documents/` and `tasks/` (several files of one language are one), checks them on load and gives
+a `Shelf` a language. Tasks are short: a request and an input of a few lines, or none. A kind of document is added by
+adding YAML; CONTRIBUTING.md describes the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from .contexts import TOPICS
 from .grammar import read_yaml, slots_of
 
 FOLDER = Path(__file__).parent / "documents"
+TASKS = Path(__file__).parent / "tasks"
 _KEYS = {"language", "slots", "documents", "packs"}
-_DOCUMENT_KEYS = {"name", "topic", "before", "after", "lines", "head", "tail", "join", "order", "fences", "repeat"}
+_OPTIONS = {"join", "order", "fences", "repeat", "pieces"}
+_DOCUMENT_KEYS = {"name", "topic", "before", "after", "lines", "head", "tail"} | _OPTIONS
 _LISTS = ("before", "after", "lines", "head", "tail")
 
 
@@ -36,6 +39,7 @@ class Document:
     shuffled: bool = True
     repeat: bool = False  # whether a line may come again with other values
     fences: tuple[str, ...] = ("",)
+    pieces: tuple[int, int] | None = None  # at least and at most so many lines, whatever the length; None fills it
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Shelf:
 def all_shelves() -> Mapping[str, Shelf]:
     """Return the embedded documents by language code, read and checked once."""
     return load_shelves(FOLDER)
+
+
+@lru_cache(maxsize=1)
+def all_tasks() -> Mapping[str, Shelf]:
+    """Return the embedded tasks, requests with a short input or none, by language code; read and checked once."""
+    return load_shelves(TASKS)
 
 
 def load_shelves(folder: Path) -> dict[str, Shelf]:
@@ -100,8 +110,9 @@ def _document(path: Path, number: int, item: Any, slots: Mapping[str, Sequence[s
     }:
         raise BadInput(f"{where}: `join` is paragraph or line, `order` is kept or shuffled")
     texts = {name: _texts(path, f"{where}, {name}", item.get(name) or []) for name in _LISTS}
-    if not texts["lines"] or not (texts["before"] or texts["after"]):
-        raise BadInput(f"{where}: needs `lines`, and `before` or `after`")
+    pieces = _pieces(where, item.get("pieces"), len(texts["lines"]))
+    if not (texts["lines"] or pieces == (0, 0)) or not (texts["before"] or texts["after"]):
+        raise BadInput(f"{where}: needs `lines` (or pieces: [0, 0]), and `before` or `after`")
     for text in (text for name in _LISTS for text in texts[name]):
         missing = [name for name in slots_of(text) if name not in slots and name.lower() not in slots]
         if missing:
@@ -113,8 +124,20 @@ def _document(path: Path, number: int, item: Any, slots: Mapping[str, Sequence[s
         shuffled=item.get("order", "shuffled") == "shuffled",
         repeat=bool(item.get("repeat", False)),
         fences=tuple(item.get("fences") or ("",)),
+        pieces=pieces,
         **texts,
     )
+
+
+def _pieces(where: str, value: Any, lines: int) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value)):
+        raise BadInput(f"{where}: `pieces` is [at least, at most], two whole numbers")
+    least, most = value
+    if not 0 <= least <= most <= lines:
+        raise BadInput(f"{where}: pieces {value} do not fit its {lines} lines")
+    return least, most
 
 
 def _texts(path: Path, what: str, values: Any) -> tuple[str, ...]:

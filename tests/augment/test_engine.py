@@ -297,18 +297,29 @@ def test_growth_is_told_by_group(grown: GrowResult) -> None:
 
 
 def test_languages_can_be_chosen() -> None:
-    result = run(languages=("en", "de"), foreign_share=0.4)
-    codes = set(result.frame["how"].str.extract(r"^(?:context|document):(\w+)/").drop_nulls())
+    result = run(languages=("en", "de"), foreign_share=0.3)
+    codes = set(result.frame["how"].str.extract(r"^(?:context|document|task):(\w+)/").drop_nulls())
     assert codes == {"en", "de"}
     with pytest.raises(BadInput, match="no contexts in language 'xx'"):
         run(languages=("xx",))
+
+
+def test_what_is_made_of_a_prompt_weighs_more_and_all_weigh_one_on_average() -> None:
+    frame = run(own_weight=3.0).frame.with_columns(kind=pl.col("how").str.split(":").list.first())
+    own = frame.filter(pl.col("kind").is_in(["rewrite", "swap", "template", "noise"]))["weight"].unique()
+    others = frame.filter(pl.col("kind").is_in(["context", "document", "task", "twin"]))["weight"].unique()
+    assert len(own) == len(others) == 1
+    assert own[0] / others[0] == pytest.approx(3.0)
+    assert frame["weight"].mean() == pytest.approx(1.0)
+    with pytest.raises(BadInput, match="own_weight"):
+        GrowConfig(own_weight=0)
 
 
 def test_twins_bring_the_attacks_they_are_twins_of_and_both_sides_of_intent() -> None:
     result = run(twins=True)
     made = result.frame["how"].str.split(":").list.first()
     by_kind = dict(result.frame.group_by(made.alias("made")).agg(pl.col("label").cast(pl.String).unique()).iter_rows())
-    assert by_kind["counterpart"] == by_kind["use"] == ["MALICIOUS"]
+    assert by_kind["counterpart"] == by_kind["use"] == by_kind["plain"] == by_kind["paraphrase"] == ["MALICIOUS"]
     assert by_kind["mention"] == by_kind["twin"] == ["BENIGN"]
     counts = dict(made.value_counts().iter_rows())
     assert abs(counts["mention"] - counts["use"]) <= 0.2 * counts["use"]
@@ -324,7 +335,7 @@ def test_no_attack_of_a_holdout_is_quoted_or_used() -> None:
     assert not origins & set(held["id"])
     assert origins & set(seeds["id"])
     quoted = "\n".join(result.frame["text"])
-    assert not [text for text in held["text"] if len(text) > 40 and text in quoted]
+    assert not [text for text in held["text"] if len(text) >= 25 and text in quoted]
 
 
 def test_paraphrases_take_the_place_of_rewrites_under_the_same_guards() -> None:

@@ -13,7 +13,9 @@ import yaml
 
 from crywolf.augment.dedup import nearest_reference
 from crywolf.augment.operators.contexts import ContextPicker
+from crywolf.augment.operators.documents import TaskPicker
 from crywolf.data.embedded.attacks import malicious_seeds, near_miss_twins
+from crywolf.data.embedded.contexts import all_contexts
 from crywolf.data.embedded.grammar import load_groups
 from crywolf.data.embedded.seeds import benign_seeds
 from crywolf.data.embedded.suites import (
@@ -197,10 +199,10 @@ def test_no_row_is_near_another_embedded_set() -> None:
     assert near(pl.concat([frame["text"] for frame in frames]).to_list() + demo, OWN_THRESHOLD) == []
 
 
-def test_no_row_is_near_what_the_contexts_grow() -> None:
-    picker = ContextPicker()
+@pytest.mark.parametrize("picker", [ContextPicker(), TaskPicker()], ids=["contexts", "tasks"])
+def test_no_row_is_near_what_is_grown_by_hand(picker: ContextPicker | TaskPicker) -> None:
     rng = np.random.default_rng(0)
-    others = sorted(set(picker.languages) - {"en"})
+    others = sorted(set(all_contexts()) - {"en"})
     grown = picker.samples(GROWN // 2, rng)
     for language in others:
         grown += picker.samples(GROWN // 2 // len(others) + 1, rng, language=language)

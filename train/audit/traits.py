@@ -12,8 +12,7 @@ from typing import Literal
 import polars as pl
 
 from crywolf.data import Progress
-
-from .language import UNDETERMINED, languages, scripts
+from crywolf.data.language import UNDETERMINED, languages, scripts
 
 Kind = Literal["text", "provenance"]
 NONE = "(none)"

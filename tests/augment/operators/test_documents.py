@@ -1,11 +1,21 @@
-"""Long prompts have the promised length, are whole, and come in the languages that there are documents in."""
+"""Long prompts and tasks have the promised length, are whole, and come in the languages that are written."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from crywolf.augment.operators.documents import LONGEST, SHORTEST, DocumentPicker
+from crywolf.augment.operators.documents import (
+    LONGEST,
+    LONGEST_TASK,
+    SHORTEST,
+    SHORTEST_TASK,
+    DocumentPicker,
+    TaskPicker,
+)
 from crywolf.data import BadInput
-from crywolf.data.embedded.documents import all_shelves
+from crywolf.data.embedded.documents import Document, Shelf, all_shelves, all_tasks, load_shelves
 
 SHORT = [f"How do I sort table number {i} by its second column?" for i in range(12)]
 
@@ -48,3 +58,35 @@ def test_the_same_generator_gives_the_same_prompts() -> None:
 def test_an_unknown_language_is_an_error() -> None:
     with pytest.raises(BadInput, match="no documents in language 'xx'"):
         DocumentPicker().samples(1, np.random.default_rng(0), language="xx")
+
+
+@pytest.mark.parametrize("language", sorted(all_tasks()))
+def test_tasks_keep_their_bounds_and_leave_no_slot(language: str) -> None:
+    found = TaskPicker().samples(150, np.random.default_rng(0), language=language)
+    texts = [grown.text for grown in found]
+    assert len(texts) > 120
+    assert len(set(texts)) == len(texts)
+    assert all(SHORTEST_TASK <= len(text) <= LONGEST_TASK for text in texts)
+    assert not [text for text in texts if "{" in text or "}" in text]
+    assert {grown.operator for grown in found} == {"task"}
+    assert len({grown.how for grown in found}) >= 10
+
+
+def test_a_task_holds_its_request_and_as_many_pieces_as_it_may() -> None:
+    document = Document("d", "work", ("Ask.",), (), ("one", "two", "three"), pieces=(2, 3), fences=("Text: ",))
+    bare = Document("b", "work", ("Just ask me something.",), (), (), pieces=(0, 0))
+    picker = TaskPicker({"en": Shelf("en", {}, (document, bare), ())})
+    texts = {grown.text for grown in picker.samples(60, np.random.default_rng(0))}
+    assert "Just ask me something." in texts
+    others = [text for text in texts if text.startswith("Ask.")]
+    assert others
+    assert all("Text: " in text for text in others)
+    assert {sum(word in text for word in ("one", "two", "three")) for text in others} == {2, 3}
+
+
+@pytest.mark.parametrize("pieces", [[1], [2, 1], [0, 4], ["1", 2], 3])
+def test_pieces_that_do_not_fit_are_named(tmp_path: Path, pieces: object) -> None:
+    item = {"name": "x", "topic": "work", "before": ["a"], "lines": ["l1", "l2", "l3"], "pieces": pieces}
+    (tmp_path / "en.yaml").write_text(yaml.safe_dump({"language": "en", "documents": [item]}))
+    with pytest.raises(BadInput, match=r"en\.yaml: document 0 \(x\).*pieces"):
+        load_shelves(tmp_path)

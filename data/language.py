@@ -1,17 +1,20 @@
 """What language and script a prompt is in, as a guess that is the same every time and needs no network.
 
-Takes a column of texts, gives a column of language codes (`en`, `de`, ...; `und` where the text is too short or too odd
-to tell) and one of scripts (`Latin`, `Cyrillic`, ...; `none` where there is no letter).
+Takes a text or a column of texts, gives language codes (`en`, `de`, ...; `und` where the text is too short or too odd
+to tell) and scripts (`Latin`, `Cyrillic`, ...; `none` where there is no letter).
 """
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
-from crywolf.data import Progress
+from .types import Progress
 
 UNDETERMINED = "und"
 MIN_CONFIDENCE = 0.3
@@ -42,6 +45,9 @@ SCRIPTS = {
 _SAME = {"pcm": "en", "zxx": UNDETERMINED, "mul": UNDETERMINED}
 # Nigerian Pidgin is what short English without articles is taken for; zxx is "no language at all".
 _EVERY = 2048
+_LETTER = re.compile(r"[^\W\d_]")
+_SURE = 0.6
+"""Below it `language_of` says English: short technical English otherwise lands anywhere."""
 
 
 @lru_cache(maxsize=1)
@@ -50,6 +56,33 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=MIN_CONFIDENCE)
+
+
+@lru_cache(maxsize=4)
+def _among(codes: frozenset[str]) -> Any:
+    identifier = copy.copy(_identifier())  # the model's arrays are shared; what it chooses from is the copy's own
+    identifier.set_languages(sorted(codes))
+    return identifier
+
+
+def language_of(text: str, among: Collection[str]) -> str:
+    """Return which of some languages a text is most likely in; English where nothing tells.
+
+    Args:
+        text: a prompt; its first `READ_CHARS` characters are read.
+        among: language codes to choose from.
+    """
+    head = text[:READ_CHARS]
+    if not _LETTER.search(head):
+        return "en"
+    code, confidence = _among(frozenset(among) | {"en"}).classify(head)
+    return str(code) if confidence >= _SURE else "en"
+
+
+def identify(text: str) -> str:
+    """Return the language of a text among all that are known, `und` where it is too short or too odd to tell."""
+    code = _identifier().classify(text[:READ_CHARS])[0]
+    return _SAME.get(code, str(code))
 
 
 def languages(texts: pl.Series, *, progress: Progress | None = None) -> pl.Series:
