@@ -10,7 +10,8 @@ from value import RECALL
 
 def markdown(parts: dict[str, Any], *, quick: bool) -> str:
     """The parts as a page of tables."""
-    pages = {"embed": page_embed, "job": page_job, "full": page_full, "search": page_search, "value": page_value}
+    pages = {"embed": page_embed, "job": page_job, "full": page_full, "search": page_search}
+    pages |= {"value": page_value, "tuned": page_value}
     size = "the quick sizes: a smoke test, not a result" if quick else "the default sizes"
     lines = ["# Mining, measured", "", f"`make bench-mining`, {size}; {os.cpu_count()} cores."]
     for part, page in pages.items():
@@ -97,6 +98,7 @@ def page_search(part: dict[str, Any]) -> list[str]:
     ]
 
 
+NAMED = {"probe": "probe on sentence vectors", "finetune": "fine-tuned encoder"}
 FIXED = {
     "own": "of held-back attacks of the sources that it was trained on. Less is better, but on attacks",
     "unseen": "of the tensortrust attacks, a source that no arm was trained on",
@@ -106,9 +108,9 @@ FIXED = {
 def page_value(part: dict[str, Any]) -> list[str]:
     lines = [
         "",
-        "## What the mined rows are worth",
+        f"## What the mined rows are worth to a {NAMED[part['detector']]}",
         "",
-        f"Share flagged, with Wilson's 95% interval of one seed; detector: {part['detector']}; rows added in each of "
+        f"Share flagged, with Wilson's 95% interval of one seed; rows added in each of "
         f"{len(part['added'])} draws of the base: {', '.join(map(str, part['added']))}. {part['minutes']} minutes.",
     ]
     for name, fixed in FIXED.items():

@@ -1,6 +1,7 @@
 """What mined rows are worth: as many benign rows added by chance, by sentence-transformers' miner, by ours.
 
-Part of benchmarks/mining. A detector is trained with each choice and measured on suites and sources that nothing was
+Part of benchmarks/mining. A detector is trained with each choice (a probe on sentence vectors from scratch, or the
+encoder itself, on from a base) and measured on suites and sources that nothing was
 trained on, at two thresholds: one that catches 95% of held-back attacks of the training's own sources, one that catches
 90% of attacks of a source that nothing was trained on. The first is what a team fixes that has no other attacks; it
 leaves each arm at a recall of its own on unseen ones. Gives a table of plain types.
@@ -9,8 +10,11 @@ leaves each arm at a recall of its own on unseen ones. Gives a table of plain ty
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,9 @@ UNSEEN = ("tensortrust_hijack", "tensortrust_extract")  # attacks that fix the s
 MEASURED = ("gptfuzzer",)  # attacks that are measured, with those of ood_dev
 BY_PLACE = "bipia_code_test"  # attacks by their place alone: reported apart
 RECALL = {"own": 0.95, "unseen": 0.90}  # of the attacks that fix each threshold
+REPLAY, CALM = 2000, 300  # of a fine-tune on from the base: originals seen again, benign rows of its validation
 Scores = Callable[[pl.DataFrame], np.ndarray]
+Fit = Callable[[dict[str, pl.DataFrame], pl.DataFrame, str], Scores]
 
 
 def draw(arguments: argparse.Namespace, name: str, rows: int | None) -> pl.DataFrame:
@@ -34,7 +40,7 @@ def draw(arguments: argparse.Namespace, name: str, rows: int | None) -> pl.DataF
     return frame[np.sort(np.random.default_rng([arguments.seed, len(name)]).permutation(len(frame))[:rows])]
 
 
-def value(arguments: argparse.Namespace) -> dict[str, Any]:
+def value(arguments: argparse.Namespace, detector: str = "probe") -> dict[str, Any]:
     """Return what equal numbers of rows, added by each choice, do to the share of held-out rows that is flagged."""
     size = arguments.size
     benign = draw(arguments, "benign_pool", size["base"] + size["pool"])
@@ -43,23 +49,23 @@ def value(arguments: argparse.Namespace) -> dict[str, Any]:
     unseen = attacks.filter(pl.col("source").is_in(UNSEEN))
     attacks = attacks.filter(~pl.col("source").is_in(UNSEEN + MEASURED))
     probed = [benign, attacks, unseen, *slices.values()]
-    fit = finetune(arguments) if arguments.detector == "finetune" else probe(arguments, probed)
+    fit = finetune(arguments) if detector == "finetune" else probe(arguments, probed)
     flagged: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {name: {} for name in RECALL}
     added = []
-    for seed in range(size["seeds"]):
+    for seed in range(size["tuned_seeds" if detector == "finetune" else "seeds"]):
         world = divide(benign, attacks, size["base"], np.random.default_rng([arguments.seed, seed]))
-        base = fit(world["train"], f"{seed}-none")
+        base = fit(world, world["pool"][:0], f"{seed}-none")
         arms = arms_of(arguments, world, base, np.random.default_rng([arguments.seed, seed, 1]))
         added.append(len(arms["random"]))
         for arm, rows in arms.items():
             print(f"value: seed {seed}, {arm}, {len(rows)} rows added", file=sys.stderr)
-            scores = fit(pl.concat([world["train"], rows]), f"{seed}-{arm}") if len(rows) else base
+            scores = fit(world, rows, f"{seed}-{arm}") if len(rows) else base
             found = {name: scores(frame) for name, frame in slices.items()}
             for name, fixing in (("own", world["validation"]), ("unseen", unseen)):
                 threshold = catching(RECALL[name], scores(fixing))
                 for part, values in found.items():
                     flagged[name].setdefault(arm, {}).setdefault(part, []).append(values >= threshold)
-    return {"detector": arguments.detector, "added": added} | {
+    return {"detector": detector, "added": added} | {
         name: compared(arms, arguments.seed) for name, arms in flagged.items()
     }
 
@@ -101,14 +107,15 @@ def held_out(arguments: argparse.Namespace, attacks: pl.DataFrame) -> dict[str, 
 
 
 def divide(benign: pl.DataFrame, attacks: pl.DataFrame, base: int, rng: np.random.Generator) -> dict[str, pl.DataFrame]:
-    """A base to train on, a pool to choose from, attacks to fix the threshold on."""
+    """A base to train on, a pool to choose from, attacks to fix the threshold on, benign rows for early stopping."""
     benign, attacks = benign[rng.permutation(len(benign))], attacks[rng.permutation(len(attacks))]
     cut = len(attacks) * 7 // 10
     return {
         "train": pl.concat([benign[:base], attacks[:cut]]),
         "attacks": attacks[:cut],
         "validation": attacks[cut:],
-        "pool": benign[base:],
+        "calm": benign[base : base + CALM],
+        "pool": benign[base + CALM :],
     }
 
 
@@ -150,7 +157,7 @@ def library_on(encode: Any) -> Any:
     return model
 
 
-def probe(arguments: argparse.Namespace, frames: list[pl.DataFrame]) -> Any:
+def probe(arguments: argparse.Namespace, frames: list[pl.DataFrame]) -> Fit:
     """A logistic regression on sentence vectors, each text embedded once."""
     from sklearn.linear_model import LogisticRegression
 
@@ -163,30 +170,45 @@ def probe(arguments: argparse.Namespace, frames: list[pl.DataFrame]) -> Any:
     def of(frame: pl.DataFrame) -> np.ndarray:
         return vectors[[place[text] for text in frame["text"]]]
 
-    def fit(frame: pl.DataFrame, _: str) -> Scores:
+    def fit(world: dict[str, pl.DataFrame], added: pl.DataFrame, _: str) -> Scores:
+        rows = pl.concat([world["train"], added])
         model = LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced")
-        model.fit(of(frame), (frame["label"].cast(pl.String) == "MALICIOUS").to_numpy())
-        return lambda rows: np.asarray(model.decision_function(of(rows)))
+        model.fit(of(rows), (rows["label"].cast(pl.String) == "MALICIOUS").to_numpy())
+        return lambda frame: np.asarray(model.decision_function(of(frame)))
 
     return fit
 
 
-def finetune(arguments: argparse.Namespace) -> Any:
-    """The project's quick fine-tune; a detector a seed and arm, kept in --out."""
-    from crywolf import stages
-    from crywolf.config import Config
-    from crywolf.console import Console
-    from crywolf.export import Detector
-    from crywolf.session import Session
-    from crywolf.train import split_originals
+def finetune(arguments: argparse.Namespace) -> Fit:
+    """The quick recipe: the base from the plain encoder, each arm one epoch on from its seed's base; kept in --out."""
+    import crywolf.train
+    from crywolf.train import QUICK, TrainedModel
+    from crywolf.train.model import load_network, read_meta
 
-    config = Config.model_validate({"out": arguments.out / "finetune", "train": {"recipe": "quick"}})
-    session = Session(config, Console(), arguments.out / "cache", force=True)
+    folder = arguments.out / "finetune"
 
-    def fit(frame: pl.DataFrame, name: str) -> Scores:
-        split = split_originals(frame, rng=session.rng("split"))
-        detector = Detector.load(stages.train_detector(session, name, split.train, split))
-        return lambda rows: np.asarray(detector.score(rows["text"].to_list()))
+    def fit(world: dict[str, pl.DataFrame], added: pl.DataFrame, name: str) -> Scores:
+        seed, arm = name.split("-", 1)
+        base, rows, recipe = None, world["train"], QUICK
+        if len(added):
+            base = encoder_of_model(folder / f"{seed}-none" / "model", folder / f"{seed}-encoder")
+            order = np.random.default_rng([int(seed), 7]).permutation(len(rows))[:REPLAY]
+            rows, recipe = pl.concat([rows[np.sort(order)], added]), replace(QUICK, epochs=1, patience=0)
+        validation = pl.concat([world["calm"], world["validation"]])
+        out = folder / f"{seed}-{arm.replace(' ', '-')}"
+        found = crywolf.train.fit(
+            rows, validation, recipe=recipe, out=out, encoder=base, seed=int(seed), force=True, log=print
+        )
+        model = TrainedModel.load(found.model_dir)
+        return lambda frame: np.asarray(model.score(frame["text"].to_list()))
+
+    def encoder_of_model(model: Path, target: Path) -> Path:
+        if not (target / "model.safetensors").is_file():
+            from crywolf.mining import fetch_encoder
+
+            shutil.copytree(fetch_encoder(), target, dirs_exist_ok=True)
+            load_network(model, read_meta(model)).encoder.save_pretrained(target, safe_serialization=True)
+        return target
 
     return fit
 
