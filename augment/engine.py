@@ -79,16 +79,16 @@ class GrowConfig:
 
     per_fp: int = 15
     noise_share: float = 0.05
-    template_share: float = 0.08
+    template_share: float = 0.06
     swap_share: float = 0.05
-    context_share: float = 0.17
-    foreign_share: float = 0.06
-    document_share: float = 0.08
-    task_share: float = 0.10
-    intent_share: float = 0.50
+    context_share: float = 0.13
+    foreign_share: float = 0.05
+    document_share: float = 0.07
+    task_share: float = 0.08
+    intent_share: float = 0.40
     attack_share: float = 0.30
     twin_share: float = 0.10
-    own_weight: float = 2.0
+    own_weight: float = 3.0
     languages: tuple[str, ...] | None = None
     surplus: float = 1.35
     twins: bool = True

@@ -62,12 +62,12 @@ class Shares:
     """The shares of a prompt's samples by kind; rewrites make the rest and fill up what the others lack."""
 
     swap: float = 0.05
-    template: float = 0.08
+    template: float = 0.06
     noise: float = 0.05
-    context: float = 0.17
-    foreign: float = 0.06
-    document: float = 0.08
-    task: float = 0.10
+    context: float = 0.13
+    foreign: float = 0.05
+    document: float = 0.07
+    task: float = 0.08
 
     def __post_init__(self) -> None:
         values = vars(self)
