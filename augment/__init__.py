@@ -12,7 +12,7 @@ from .dedup import (
     semantic_duplicates,
 )
 from .diversity import Diversity, distinct_n, diversity
-from .engine import GrowConfig, GrowResult, grow
+from .engine import GrowConfig, GrowResult, grow, usable_attacks
 from .guards import Guard, GuardResult, guard, nearest_cosine
 from .operators.templates import TemplatePicker, find_entities
 from .operators.types import Grown
@@ -40,4 +40,5 @@ __all__ = [
     "nearest_cosine",
     "nearest_reference",
     "semantic_duplicates",
+    "usable_attacks",
 ]

@@ -6,7 +6,7 @@ its place. `explain` groups the prompts and says which words trouble each group.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -288,8 +288,3 @@ def _by_contrast(number: int, rows: Ints, texts: Sequence[str], ordinary: Sequen
         found = _holding(own).with_columns(drop=pl.lit(0.0)).sort(["fps", "word"], descending=[True, False])
     words = found.with_columns(turned=pl.lit(0, dtype=pl.Int64())).select(list(_WORDS_SCHEMA))
     return Group(number, rows, words, pl.DataFrame(schema=_WORDS_SCHEMA))
-
-
-def trigger_weights(explanation: Explanation) -> list[Mapping[str, float]]:
-    """Return the trigger weights of each group, in the order of `explanation.groups`."""
-    return [group.weights() for group in explanation.groups]

@@ -15,7 +15,7 @@ from crywolf.data import empty_corpus, make_corpus
 from crywolf.data.embedded.attacks import malicious_seeds
 from crywolf.data.embedded.intent import LANGUAGES
 
-from .operators.attacks import grow_attacks
+from .operators.attacks import OPERATORS, grow_attacks
 from .operators.intent import intent_pairs, quotable
 from .operators.obfuscate import benign_obfuscations
 
@@ -24,6 +24,8 @@ _MOST_PAIRS, _MOST_GROWN = 4, 2
 _PLAIN, _REWORDED, _DISGUISED = 0.3, 0.3, 0.2
 """Parts of the grown attacks: as they were written, in other words, carried or disguised; the rest is harmless text in
 the same disguises."""
+_ABROAD = ("reply", "native")
+"""Operators that ask for another language or put an attack in one beside it."""
 _ORDER = 200
 """A longer attack is no plain order."""
 
@@ -62,7 +64,7 @@ def border_rows(
         intent_pairs(attacks, min(wanted.pairs // 2, _MOST_PAIRS * attacks.height), rng, languages=languages),
         _plain(seeds, counterparts, round(_PLAIN * grown), rng),
         _reworded(attacks, round(_REWORDED * grown), rng),
-        _without(_disguised(attacks, round(_DISGUISED * grown), rng), barred),
+        _without(_disguised(attacks, round(_DISGUISED * grown), wanted.languages, rng), barred),
         benign_obfuscations(grown - round((_PLAIN + _REWORDED + _DISGUISED) * grown), rng),
     ]
     rows = pl.concat([make_corpus(part) for part in parts])
@@ -92,9 +94,13 @@ def _reworded(attacks: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.Dat
     return grow_attacks(drawn, _MOST_GROWN, rng, operators=("paraphrase",)).head(n)
 
 
-def _disguised(attacks: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
+def _disguised(
+    attacks: pl.DataFrame, n: int, languages: tuple[str, ...] | None, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Attacks carried, disguised, or beside another language, where languages are not restricted."""
     drawn = attacks[np.sort(rng.permutation(attacks.height)[: max(n, 1)])]
-    return grow_attacks(drawn, 1, rng).head(n)
+    operators = OPERATORS if languages is None else [name for name in OPERATORS if name not in _ABROAD]
+    return grow_attacks(drawn, 1, rng, operators=operators).head(n)
 
 
 def _without(rows: pl.DataFrame, barred: Sequence[str]) -> pl.DataFrame:

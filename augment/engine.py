@@ -18,6 +18,7 @@ from crywolf.data import BENIGN, MALICIOUS, SCHEMA, BadInput, Encode, Progress, 
 from crywolf.data.embedded.contexts import all_contexts
 from crywolf.data.embedded.lexicons import Lexicons, lexicons
 from crywolf.data.embedded.templates import Template
+from crywolf.data.language import language_of
 from crywolf.data.schema import EXTRA_FIELDS
 
 from .attribution import Explanation, Score, explain
@@ -37,7 +38,6 @@ _HOLDOUT = "holdout:"
 _MALICIOUS = "malicious"
 _FPS = "fps"
 
-_OWN_KINDS = ("rewrite", "swap", "template", "noise", "paraphrase", "context", "document", "task")
 _AUTHORED = [number for number, name in enumerate(KINDS) if name in AUTHORED]
 _FILL_UP = ("rewrite", "swap", "paraphrase")
 _TELLING = 25
@@ -111,6 +111,8 @@ class GrowConfig:
         for name in ("intent_share", "attack_share", "twin_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.languages is not None and not self.languages:
+            raise BadInput(f"languages is empty; leave it out for all, or choose of {', '.join(all_contexts())}")
         if unknown := set(self.languages or ()) - set(all_contexts()):
             raise BadInput(f"no contexts in language {min(unknown)!r}; there are {', '.join(all_contexts())}")
         _ = self.shares
@@ -165,7 +167,7 @@ class GrowResult:
         if not self._diversity:
             cosine = self.stats.get("mean_cosine")
             # An attack that is quoted or in use is the origin of its row too, and no prompt.
-            own = pl.col("how").str.split(":").list.first().is_in(_OWN_KINDS)
+            own = pl.col("origin_id").is_in(self.prompts["id"].implode()) & (pl.col("label") == BENIGN)
             origins = self.frame.select(pl.when(own).then("origin_id")).to_series()
             found = diversity(self.frame["text"], origins, fps=int(self.stats["fps"] or 0), mean_cosine=cosine)
             self._diversity.append(found)
@@ -248,7 +250,7 @@ def grow(
     if paraphrases is not None:
         candidates = pl.concat([candidates, paraphrase_rows(paraphrases, prompts, config.per_fp)])
     most = round(config.twin_share * config.per_fp * prompts.height)
-    twin_rows = _twins(twins, most, rng) if config.twins else empty_corpus()
+    twin_rows = _twins(twins, most, config, rng) if config.twins else empty_corpus()
     attacks = _attacks(malicious, holdouts, config)
     pairs = border_rows(attacks, twin_rows, config.border(config.per_fp * prompts.height), rng, source=SOURCE)
     drops: Counter[str] = Counter()
@@ -307,20 +309,43 @@ def _benign(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(pl.col("label") == BENIGN) if "label" in frame.columns else frame
 
 
+def usable_attacks(attacks: pl.DataFrame, holdouts: References, *, threshold: float = THRESHOLD) -> pl.DataFrame:
+    """Return the attacks that may be quoted, used and grown from: those that no holdout has.
+
+    An attack goes if it is a near-duplicate of a holdout's row, or holds one of 25 or more characters whole, after a
+    harmless sentence say: its rewrites would teach the test.
+    """
+    texts = [text for _, frame in holdouts for text in frame["text"].drop_nulls().to_list()]
+    if not texts or attacks.is_empty():
+        return attacks
+    held = pl.Series(nearest_reference(attacks["text"].to_list(), texts, threshold=threshold) >= 0)
+    inside = [text for text in texts if len(text) >= _TELLING]
+    if inside:
+        held |= attacks["text"].str.contains_any(inside, ascii_case_insensitive=True)
+    return attacks.filter(~held)
+
+
 def _attacks(malicious: pl.DataFrame | None, holdouts: References, config: GrowConfig) -> pl.DataFrame:
-    """The given and the embedded attacks, without those that a holdout has: quoting these would teach the test."""
+    """The given attacks and the embedded ones of the languages that may be grown in, without those of a holdout."""
     if not config.twins:
         return empty_corpus()
     from crywolf.data.embedded.attacks import malicious_seeds
 
     own = [] if malicious is None else [make_corpus(malicious, label=MALICIOUS)]
-    attacks = pl.concat([*own, malicious_seeds()]).unique("id", keep="first", maintain_order=True)
-    held = _held_out(attacks, holdouts, replace(config, skip_held_out=True))
-    # One that holds a holdout's attack whole, after a harmless sentence say, would teach it as well.
-    inside = [text for _, frame in holdouts for text in frame["text"].to_list() if len(text) >= _TELLING]
-    if inside:
-        held |= attacks["text"].str.contains_any(inside, ascii_case_insensitive=True)
-    return attacks.filter(~held)
+    embedded = _of_languages(malicious_seeds(), config)
+    attacks = pl.concat([*own, embedded]).unique("id", keep="first", maintain_order=True)
+    return usable_attacks(attacks, holdouts, threshold=config.threshold)
+
+
+def _of_languages(rows: pl.DataFrame, config: GrowConfig) -> pl.DataFrame:
+    """Embedded rows of the languages that may be grown in: that which their notes name, else that of their text."""
+    if config.languages is None:
+        return rows
+    named = rows["extra"].struct.field("notes").str.extract(r"\blang=([a-z]{2})\b")
+    # What a cipher disguises (named in `how`) is English where its notes do not say otherwise.
+    plain = zip(named, rows["text"], rows["how"], strict=True)
+    codes = [code or ("en" if how else language_of(text, tuple(all_contexts()))) for code, text, how in plain]
+    return rows.filter(pl.Series(codes, dtype=pl.String).is_in(list(config.languages)))
 
 
 def _proposer(config: GrowConfig, templates: Sequence[Template] | None, lexicon: Lexicons) -> Proposer:
@@ -399,12 +424,12 @@ class _Stage:
     pairs: pl.DataFrame
 
 
-def _twins(given: pl.DataFrame | None, most: int, rng: np.random.Generator) -> pl.DataFrame:
+def _twins(given: pl.DataFrame | None, most: int, config: GrowConfig, rng: np.random.Generator) -> pl.DataFrame:
     """The given twins, or so many of the embedded ones that they do not swamp what is grown of a few prompts."""
     if given is None:
         from crywolf.data.embedded.attacks import near_miss_twins
 
-        given = near_miss_twins()
+        given = _of_languages(near_miss_twins(), config)
         given = given[np.sort(rng.permutation(given.height)[:most])]
     frame = make_corpus(given, source=TWIN_SOURCE, label=BENIGN)
     return frame.with_columns(category=pl.lit("hard_negative")).unique("id", keep="first", maintain_order=True)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from crywolf.data import BadInput, Encode, Progress
 
+from .propose import AUTHORED
+
 TOWARD_ATTACK = "toward_attack"
 OFF_TOPIC = "off_topic"
 TWIN_TOO_CLOSE = "twin_too_close"
@@ -32,7 +34,7 @@ On the same FPs, what lies under 0.25 shares a word with the prompt at best; fro
 """
 TWIN_CEILING = 0.80
 """A twin nearer than this to some attack reads like the attack itself: a person decides."""
-AUTHORED = ("context:", "document:", "task:")
+_BY_HAND = tuple(f"{kind}:" for kind in sorted(AUTHORED))
 """How samples begin that were written by hand as harmless: trigger words are meant to stand in them, and their topic
 need not be their prompt's. They are held to the twins' ceiling, where an encoder of English can read them."""
 TOO_CLOSE = "too_close_to_attack"
@@ -154,7 +156,7 @@ class Guard:
     def _reason(self) -> pl.Expr:
         toward = (pl.col("to_attack") - pl.col("fp_to_attack") > self.margin) & (pl.col("to_attack") > pl.col("to_fp"))
         is_template = pl.col("how").str.starts_with("template:")
-        authored = pl.any_horizontal(pl.col("how").str.starts_with(prefix) for prefix in AUTHORED)
+        authored = pl.any_horizontal(pl.col("how").str.starts_with(prefix) for prefix in _BY_HAND)
         readable = pl.col("text").str.count_matches(r"[A-Za-z]") * 2 >= pl.col("text").str.count_matches(r"\p{L}")
         floor = pl.when(is_template).then(self.template_floor).otherwise(self.topic_floor)
         return (

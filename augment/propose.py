@@ -185,9 +185,8 @@ class Proposer:
         wanted = prompt.quotas.of["context"]
         if not wanted:
             return []
-        return self.contexts.samples(
-            _with_surplus(wanted) + max(lacking, 0), rng, language=prompt.language, words=prompt.triggers
-        )
+        code = prompt.language if prompt.language in self.languages else self.languages[0]
+        return self.contexts.samples(_with_surplus(wanted) + max(lacking, 0), rng, language=code, words=prompt.triggers)
 
     def _foreign(self, prompt: "_Prompt", rng: np.random.Generator) -> list[Grown]:
         others = [code for code in self.languages if code != prompt.language]
@@ -199,7 +198,7 @@ class Proposer:
 
     def _long(self, prompt: "_Prompt", rng: np.random.Generator) -> list[Grown]:
         """Long prompts, mostly of the prompt's own language where there are documents in it."""
-        shelves = [code for code in self.documents.shelves if code in (*self.languages, prompt.language)]
+        shelves = [code for code in self.documents.shelves if code in self.languages]
         out: list[Grown] = []
         for _ in range(_with_surplus(prompt.quotas.of["document"])):
             own = prompt.language in shelves and rng.random() < _OWN_LANGUAGE
@@ -211,7 +210,7 @@ class Proposer:
 
     def _tasks(self, prompt: "_Prompt", rng: np.random.Generator) -> list[Grown]:
         """Everyday orders to a model, mostly in the prompt's own language."""
-        shelves = [code for code in self.tasks.shelves if code in (*self.languages, prompt.language)]
+        shelves = [code for code in self.tasks.shelves if code in self.languages]
         own = [prompt.language] if prompt.language in shelves else shelves
         if not shelves:
             return []

@@ -307,14 +307,15 @@ def _too_few(near: Near, config: MineConfig, table: Table) -> Sequence[str]:
     reach = np.sort(near.attack[~near.is_fp])[::-1][: config.wanted]
     lower = f"to about {reach[-1]:.2f}" if len(reach) and reach[-1] < config.min_similarity else "a little"
     suggestions = {
-        "attack_neighbour": f"lower min_similarity ({config.min_similarity:g}) {lower}, or raise proposed_margin "
-        f"({config.proposed_margin:g}): rows next to an attack were left out",
+        "attack_neighbour": f"lower min_similarity (--min-cosine, {config.min_similarity:g}) {lower}, or raise "
+        f"proposed_margin ({config.proposed_margin:g}): rows next to an attack were left out",
         "fp_neighbour": f"lower fp_similarity ({config.fp_similarity:g}) or raise benign_margin "
         f"({config.benign_margin:g}): rows next to an FP were left out",
-        "nearest_attack": f"raise neighbours ({config.neighbours}) or benign_margin ({config.benign_margin:g}): rows "
-        "near an attack, but in the midst of their own kind, were left out",
+        "nearest_attack": f"raise neighbours (--per-anchor, {config.neighbours}) or benign_margin "
+        f"({config.benign_margin:g}): rows near an attack, but in the midst of their own kind, were left out",
         "alike": f"raise alike ({config.alike:g}): rows near to a selected one were left out",
-        "per_neighbourhood": f"raise per_neighbourhood ({config.per_neighbourhood}): attacks had more neighbours",
+        "per_neighbourhood": f"raise per_neighbourhood (--per-anchor, {config.per_neighbourhood}): attacks had more "
+        "neighbours",
         "pool": f"raise pool ({config.pool}), or leave it out: benign rows were not looked at",
         "duplicate": "give a benign set with more distinct rows: repeated ones were dropped",
     }

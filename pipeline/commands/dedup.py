@@ -1,5 +1,7 @@
 """`crywolf dedup`: near-duplicates out, within a corpus and against others; by characters and, if asked, by meaning."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import click
 
 from crywolf.console import Console
 from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
+
+_ROW = "_row"
 
 
 @click.command()
@@ -53,8 +57,9 @@ def dedup(
 
     MinHash finds the candidates, the exact Jaccard decides. Of a pair the original stays, not what was grown (source
     "augmented", an origin_id or a how); of two grown rows the one with fewer steps from its original; then the first.
-    A row of an --against corpus always stays. The tables say how many rows were exact copies (but for case and white
-    space), near, or the same in meaning, and what was dropped of each source.
+    A row of an --against corpus always stays. Rows of different labels are never duplicates of each other: where they
+    repeat each other both stay and are counted, since one of the labels is wrong. The tables say how many rows were
+    exact (a Jaccard of 1), near, or the same in meaning, and what was dropped of each source.
 
     \b
     Example:
@@ -74,16 +79,22 @@ def dedup(
     asked = {"threshold": threshold, "keep": keep, "chains": chains, "semantic": semantic, "seed": seed}
     manifest = RunManifest("dedup", asked if semantic is None else asked | {"encoder": encoder})
     source = reader.corpus(corpus)
-    # How others are labelled plays no part; BENIGN stands in where they are not.
+    # How references are labelled plays no part; BENIGN stands in where they are not.
     others = reader.references(against)
     for path in (corpus, *against):
         manifest.add_input(path)
-    with manifest.time("dedup"), console.progress(f"comparing {len(source):,} texts") as progress:
-        result = deduplicate(source, against=others, threshold=threshold, keep=keep, chains=chains, progress=progress)
-    kept, gone = result.kept, result.dropped
+
+    def by_characters(rows: Any) -> tuple[Any, Any]:
+        with console.progress(f"comparing {len(rows):,} texts") as progress:
+            found = deduplicate(rows, against=others, threshold=threshold, keep=keep, chains=chains, progress=progress)
+        return found.kept, found.dropped
+
+    with manifest.time("dedup"):
+        kept, gone = _label_by_label(source, by_characters)
     if semantic is not None:
+        drop = partial(_drop_semantic, console, source, others, semantic, keep, encoder, cache)
         with manifest.time("semantic"):
-            kept, more = _drop_semantic(console, source, kept, others, semantic, keep, encoder, cache)
+            kept, more = _label_by_label(kept, drop)
         gone = _concat(gone, more)
     write_corpus(kept, out, force=force)
     if dropped:
@@ -91,20 +102,49 @@ def dedup(
         manifest.add_output(dropped)
     reader.write_beside(out, force=force)
     _account(console, manifest, source, gone)
+    conflicts = _conflicts(kept, threshold)
+    manifest.count("conflicts", conflicts)
+    console.document["conflicts"] = conflicts
+    if conflicts:
+        console.warn(
+            f"{conflicts:,} BENIGN rows are near-duplicates of MALICIOUS ones; both stay, and one of the labels is "
+            "wrong: `crywolf audit` lists them"
+        )
     manifest.add_output(out)
     manifest.write(out)
     console.finish()
 
 
+def _label_by_label(rows: Any, drop: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Return what `drop` keeps and drops of the rows of each label, in the order of the rows."""
+    import polars as pl
+
+    parts = rows.with_row_index(_ROW).partition_by("label", maintain_order=True) or [rows.with_row_index(_ROW)]
+    kept, gone = zip(*map(drop, parts), strict=True)
+    return pl.concat(kept).sort(_ROW).drop(_ROW), pl.concat(gone, how="diagonal").sort(_ROW).drop(_ROW)
+
+
+def _conflicts(kept: Any, threshold: float) -> int:
+    """Return how many benign rows are near-duplicates of malicious ones."""
+    import polars as pl
+
+    from crywolf.augment.dedup import nearest_reference
+
+    benign, malicious = (kept.filter(pl.col("label") == label)["text"].to_list() for label in ("BENIGN", "MALICIOUS"))
+    if not benign or not malicious:
+        return 0
+    return int((nearest_reference(benign, malicious, threshold=threshold) >= 0).sum())
+
+
 def _drop_semantic(
     console: Console,
     source: Any,
-    kept: Any,
     others: Any,
     cosine: float,
     keep: str,
     encoder: str | None,
     cache: Path | None,
+    kept: Any,
 ) -> tuple[Any, Any]:
     """Return what is left of the kept rows and what was dropped for its meaning."""
     import numpy as np

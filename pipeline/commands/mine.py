@@ -19,18 +19,23 @@ from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejecte
 @click.option(
     "--review", type=FILE, help="Where suspected attacks among the benign go.  [default: OUT with .review.jsonl]"
 )
-@click.option("--per-anchor", type=click.IntRange(1), default=None, help="Hard negatives per attack or FP.")
+@click.option(
+    "--per-anchor",
+    type=click.IntRange(1),
+    default=None,
+    help="Hard negatives per attack or FP.  [default: 5 looked at, 3 taken]",
+)
 @click.option(
     "--max-cosine",
     type=click.FloatRange(0, 1),
     default=None,
-    help="A benign prompt this near to an attack goes to the review queue.",
+    help="A benign prompt this near to an attack goes to the review queue.  [default: 0.8]",
 )
 @click.option(
     "--min-cosine",
     type=click.FloatRange(-1, 1),
     default=None,
-    help="A benign prompt this far from every attack is not hard.",
+    help="A benign prompt farther than this from every attack is not hard.  [default: 0.35]",
 )
 @click.option("--index", type=FILE, help="Keep the benign rows' index here and use it again; new rows are added.")
 @click.option(
@@ -123,6 +128,8 @@ def mine(
     write_review(result.review, review, force=True)
     reader.write_beside(out, force=force)
     show_mining(console, result)
+    manifest.count("rules", vars(result.config))
+    manifest.count("index", vars(result.index))
     manifest.count("hard_negatives", len(result.frame))
     manifest.count("review", len(result.review))
     for path in (out, review):

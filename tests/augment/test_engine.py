@@ -302,6 +302,22 @@ def test_languages_can_be_chosen() -> None:
     assert codes == {"en", "de"}
     with pytest.raises(BadInput, match="no contexts in language 'xx'"):
         run(languages=("xx",))
+    with pytest.raises(BadInput, match="languages is empty"):
+        run(languages=())
+
+
+def test_what_draws_the_border_keeps_to_the_languages_too() -> None:
+    frame = run(twins=True, languages=("en",)).frame
+    assert {"twin", "plain", "mention", "use"} <= set(frame["how"].str.split(":").list.first())
+    other = frame.filter(pl.col("text").str.contains(r"[\p{Han}\p{Hiragana}\p{Hangul}\p{Devanagari}\p{Arabic}]"))
+    assert other["text"].to_list() == []
+    german = frame.filter(pl.col("how").str.contains(r"^(reply|native):|\blang=de\b|:de[-/]"))
+    assert german["text"].to_list() == []
+
+
+def test_samples_per_prompt_count_no_attacks_and_no_twins() -> None:
+    result = run(twins=True, per_fp=4)
+    assert result.diversity().per_fp <= 4.0
 
 
 def test_what_is_made_of_a_prompt_weighs_more_and_all_weigh_one_on_average() -> None:

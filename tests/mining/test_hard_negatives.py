@@ -231,7 +231,7 @@ def test_advice_names_the_option_that_dropped_most(world: World, attack: str) ->
     result = mine_hard_negatives(benign(*far), attacks(attack), encode=world.encode, config=MineConfig(wanted=5))
     assert kept(result) == []
     assert result.advice[0] == "0 hard negatives found, 5 wanted"
-    assert "lower min_similarity (0.35) to about 0.25" in result.advice[1]
+    assert "lower min_similarity (--min-cosine, 0.35) to about 0.25" in result.advice[1]
     lowered = MineConfig(wanted=5, min_similarity=0.24, foreign_margin=2.0, per_neighbourhood=6)
     helped = mine_hard_negatives(benign(*far), attacks(attack), encode=world.encode, config=lowered)
     assert len(kept(helped)) >= 5

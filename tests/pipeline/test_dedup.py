@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from crywolf.data import make_corpus, read_corpus, text_id, write_corpus
@@ -104,3 +105,26 @@ def test_semantic_also_drops_what_means_the_same_original_first(crywolf: Callabl
     note = read_corpus(dropped).frame["extra"].struct.field("notes")[0]
     assert note.startswith(f"semantic_within {text_id(RECIPE)} cosine 0.")
     assert json.loads(Path(f"{out}.manifest.json").read_text())["parameters"]["semantic"] == 0.8
+
+
+@pytest.mark.parametrize("semantic", [False, True])
+def test_a_text_with_both_labels_keeps_both_and_is_told(crywolf: Callable, tmp_path: Path, semantic: bool) -> None:
+    rows = [
+        {"text": STORY, "label": "BENIGN"},
+        {"text": RECIPE, "label": "BENIGN"},
+        {"text": f"{STORY}!", "label": "MALICIOUS"},
+        {"text": STORY.upper(), "label": "MALICIOUS"},
+    ]
+    corpus = write_corpus(make_corpus(rows), tmp_path / "in.jsonl")
+    ran = crywolf(
+        "dedup", corpus, "-o", tmp_path / "out.jsonl", "--json", *(["--semantic", "0.99"] if semantic else [])
+    )
+    assert ran.code == 0, ran.err
+    kept = read_corpus(tmp_path / "out.jsonl").frame
+    assert list(zip(kept["text"], kept["label"].cast(pl.String), strict=True)) == [
+        (STORY, "BENIGN"),
+        (RECIPE, "BENIGN"),
+        (f"{STORY}!", "MALICIOUS"),
+    ]
+    assert ran.document["conflicts"] == 1
+    assert "1 BENIGN rows are near-duplicates of MALICIOUS ones" in ran.err + ran.out

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from crywolf.data import BENIGN, MALICIOUS
+from crywolf.data.embedded.contexts import all_contexts
 
 from ..texts import plain
 from .traits import Trait
@@ -63,23 +64,24 @@ def _of_language(trait: Trait, cells: pl.DataFrame) -> str:
         return (
             f"{rows:,} attacks and {benign:,} benign rows are in {names}: grow benign prompts "
             f"{'in languages of these scripts' if trait.name == 'script' else 'in these'} "
-            "(`crywolf augment --languages`), or leave these attacks out until there are some."
+            f"(`crywolf augment --languages`, which knows {', '.join(sorted(all_contexts()))}), or leave these attacks "
+            "out until there are some."
         )
     lone = cells.filter(pl.col("side") == BENIGN)
     return (
-        f"{int(lone['benign'].sum()):,} benign rows are in {_names(lone['cell'])} with hardly an attack: translate "
-        "attacks (`crywolf augment --label MALICIOUS`), or an attack in them will pass."
+        f"{int(lone['benign'].sum()):,} benign rows are in {_names(lone['cell'])} with hardly an attack: add "
+        "attacks in these, or an attack in them will pass."
     )
 
 
 def _of_others(trait: Trait, cells: pl.DataFrame) -> str:
     sentences = {
-        "letter case": "write both labels in the same mix of cases: grow variants with other casing "
-        "(`crywolf augment --noise-share`), or lower-case a part of the attacks.",
+        "letter case": "write both labels in the same mix of cases: lower-case or capitalise a part of one label's "
+        "rows before `crywolf train`.",
         "punctuation": "grow benign prompts that carry code, quotes and lists (`crywolf augment` with long prompts).",
         "digits": "grow benign prompts with numbers, logs and code, or attacks without (`crywolf augment`).",
         "symbols": "grow benign prompts with code and markup (`crywolf augment` with long prompts).",
-        "last character": "add or take away final marks in a part of both labels (`crywolf augment --noise-share`).",
+        "last character": "add or take away final marks in a part of both labels before `crywolf train`.",
         "opening word": "grow benign prompts that open as attacks do (`crywolf augment --twins`).",
         "kind of opening": "grow benign prompts that open as attacks do: orders, role-play, talk to the assistant "
         "(`crywolf augment --twins`).",

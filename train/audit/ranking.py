@@ -110,8 +110,11 @@ def auc_of(folds: Folds, scores: Floats) -> Auc:
         code = code.reshape(-1)
         values.append(_auc(code, folds.malicious[at], np.ones(len(at))))
         drawn.append([_auc(code, folds.malicious[at], weights[at]) for weights in folds.draws])
-    means = np.nanmean(np.array(drawn), axis=0)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+    table = np.array(drawn)
+    known = ~np.isnan(table).all(axis=0)  # a draw of few rows may hold one label only
+    if not known.any():
+        return Auc(math.nan, math.nan, math.nan, rows)
+    low, high = np.percentile(np.nanmean(table[:, known], axis=0), [2.5, 97.5])
     value = float(np.mean(values))
     return Auc(value, min(float(low), value), max(float(high), value), rows)
 
