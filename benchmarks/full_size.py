@@ -2,13 +2,14 @@
 
 The handoff's false positives are grown; what lacks to the wanted number of rows beside the pools is grown once more
 with another seed, kept clear of the first. Then all rows are deduplicated, mined and audited. Each stage is one command
-in a process of its own; one whose output is there is not run again. `make bench-full` writes docs/bench/full.json and
-full.md.
+in a process of its own; one that was run with the same options is not run again, --fresh forgets them all (do that when
+the code has changed). `make bench-full` writes docs/bench/full.json and full.md.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,10 +31,18 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs/bench"), help="where the table goes")
     parser.add_argument("--rows", type=int, default=236_000, help="rows in all")
     parser.add_argument("--per-fp", type=int, default=15)
+    parser.add_argument("--fresh", action="store_true", help="forget the stages done before, and the embeddings")
     arguments = parser.parse_args()
+    if arguments.fresh and arguments.out.is_dir():
+        shutil.rmtree(arguments.out)
     arguments.out.mkdir(parents=True, exist_ok=True)
     stages = run(arguments)
-    result = {"rows": arguments.rows, "per_fp": arguments.per_fp, "cores": os.cpu_count(), "stages": stages}
+    result = {
+        "rows": rows_of(arguments.out / "all.parquet"),
+        "per_fp": arguments.per_fp,
+        "cores": os.cpu_count(),
+        "stages": stages,
+    }
     arguments.docs.mkdir(parents=True, exist_ok=True)
     (arguments.docs / "full.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (arguments.docs / "full.md").write_text(markdown(result), encoding="utf-8")
@@ -53,11 +62,11 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         more = (*grow, "--against", out / "grown.parquet", "--seed", 1, "--no-twins", "-o", out / "more.parquet")
         per_fp = max(lacking // rows_of(fps[1], fps=True) + 2, 1)
         stages.append(stage("grow more", out / "more.parquet", (*more, "--per-fp", per_fp)))
-    join(arguments, benign, malicious)
+    join(arguments, benign, malicious, stages)
     stages.append(
         stage("deduplicate", out / "clean.parquet", ("dedup", out / "all.parquet", "-o", out / "clean.parquet"))
     )
-    part(out)
+    part(out, stages)
     mined = ("--benign", out / "clean_benign.parquet", "--malicious", out / "clean_malicious.parquet")
     stages.append(
         stage(
@@ -72,11 +81,15 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def stage(name: str, output: Path, command: Sequence[object]) -> dict[str, Any]:
-    """Run one command, or read what it took when it was run."""
+    """Run one command, or read what it took when it was run on the same inputs."""
     note = output.with_name(output.name + ".stage.json")
-    if output.exists() and note.is_file():
-        return dict(json.loads(note.read_text(encoding="utf-8")))
     words = [str(part) for part in (Path(sys.executable).with_name("crywolf"), *command, "--force")]
+    read = [Path(word) for word in words[2:] if Path(word).is_file() and Path(word) != output]
+    key = [*words[1:], *(f"{path}: {path.stat().st_size} {path.stat().st_mtime_ns}" for path in read)]
+    if output.exists() and note.is_file():
+        found = dict(json.loads(note.read_text(encoding="utf-8")))
+        if found.get("key") == key:
+            return found
     print("$ crywolf " + " ".join(words[1:]), flush=True)
     began = time.perf_counter()
     process = subprocess.Popen(words)
@@ -90,6 +103,7 @@ def stage(name: str, output: Path, command: Sequence[object]) -> dict[str, Any]:
         "peak_gb": round(usage.ru_maxrss / 2**20, 2),
         "rows": rows_of(output) if output.is_file() else None,
         "load": round(os.getloadavg()[1], 1),
+        "key": key,
     }
     note.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return found
@@ -102,24 +116,37 @@ def rows_of(path: Path, *, fps: bool = False) -> int:
     return read_corpus(path, label="BENIGN").frame.height
 
 
-def join(arguments: argparse.Namespace, benign: Path, malicious: Path) -> None:
+def join(arguments: argparse.Namespace, benign: Path, malicious: Path, stages: Sequence[dict[str, Any]]) -> None:
     """Put the pools and what was grown into one file of exactly the wanted number of rows."""
     target = arguments.out / "all.parquet"
-    if target.exists():
+    if made_of(target, [arguments.rows, *(found["key"] for found in stages)]):
         return
     frames = [read_corpus(benign, label="BENIGN").frame, read_corpus(malicious, label="MALICIOUS").frame]
     grown = [arguments.out / name for name in ("grown.parquet", "more.parquet")]
     frames += [read_corpus(path).frame for path in grown if path.exists()]
-    write_corpus(pl.concat(frames).head(arguments.rows), target)
+    joined = pl.concat(frames)
+    if joined.height < arguments.rows:
+        sys.exit(f"{joined.height:,} rows in all, {arguments.rows:,} wanted: raise --per-fp")
+    write_corpus(joined.head(arguments.rows), target, force=True)
 
 
-def part(out: Path) -> None:
+def made_of(target: Path, origin: list[Any]) -> bool:
+    """Whether a file is there and was made of this; notes what it is made of."""
+    note = target.with_name(target.name + ".made.json")
+    told = json.dumps(origin)
+    if target.exists() and note.is_file() and note.read_text(encoding="utf-8") == told:
+        return True
+    note.write_text(told, encoding="utf-8")
+    return False
+
+
+def part(out: Path, stages: Sequence[dict[str, Any]]) -> None:
     """Part the clean rows by label, as mining takes them."""
     frame = read_corpus(out / "clean.parquet").frame
     for label in ("BENIGN", "MALICIOUS"):
         target = out / f"clean_{label.lower()}.parquet"
-        if not target.exists():
-            write_corpus(frame.filter(pl.col("label").cast(pl.String) == label), target)
+        if not made_of(target, [found["key"] for found in stages]):
+            write_corpus(frame.filter(pl.col("label").cast(pl.String) == label), target, force=True)
 
 
 def markdown(result: dict[str, Any]) -> str:

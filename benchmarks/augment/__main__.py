@@ -3,8 +3,8 @@
 A base detector is trained without the sources that its false positives are then harvested from; 200 of them go to each
 generator, each gives the same number of samples, and each arm trains on from the base with the same recipe on the same
 originals, the 200 and its samples. What is measured no arm has trained on. `make bench-augment` runs it, with QUICK=1
-for one seed and a probe on cached embeddings. Every step is kept in --out and reused. It writes docs/bench/augment.json
-and augment.md.
+for one seed and a probe on cached embeddings. Every step is kept in --out and reused (a changed generator is not seen:
+delete its arms, --out/full/NAME-SEED). It writes docs/bench/augment.json and augment.md.
 """
 
 import argparse
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="only these generators")
     arguments = parser.parse_args()
     arguments.fps = arguments.fps or (80 if arguments.quick else 200)
+    keep_settings(arguments)
     start = time.perf_counter()
     world, base = open_world(arguments)
     names = [name for name in (NONE, *NAMES, OURS) if name not in missing()]
@@ -81,6 +82,17 @@ def main() -> None:
     (arguments.docs / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (arguments.docs / f"{name}.md").write_text(markdown(result), encoding="utf-8")
     print(markdown(result))
+
+
+def keep_settings(arguments: argparse.Namespace) -> None:
+    """Note what --out is of; refuse to go on from another run, whose arms and scores would be taken for this one's."""
+    names = ("fps", "samples", "replay", "epochs", "benign", "malicious", "harvest")
+    settings = {name: getattr(arguments, name) for name in names}
+    note = arguments.out / ("quick.json" if arguments.quick else "full.json")
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
+        raise SystemExit(f"{arguments.out} holds a run with other settings ({note}); name another --out")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def open_world(arguments: argparse.Namespace) -> tuple[World, Score]:

@@ -133,7 +133,7 @@ def arms_of(
     flagged = pl.Series(base(pool) >= catching(RECALL["own"], base(world["validation"])))
     with_fps = mine_hard_negatives(pool, attacks, fps=pool.filter(flagged), encode=encode, config=config).frame
     chosen = theirs(library_on(encode), pool, attacks)
-    count = min(len(ours), len(chosen))
+    count = min(len(ours), len(chosen), len(with_fps))
     picked = pl.Series(chosen)[rng.permutation(len(chosen))[:count]]
     return {
         "none": pool[:0],
