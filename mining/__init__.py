@@ -9,7 +9,7 @@ from .config import MineConfig
 from .embed import Embedder
 from .encoder import DEFAULT_NAME, default_encoder, encoder_hash, fetch_encoder, resolve_encoder
 from .hard_negatives import MineResult, mine_hard_negatives
-from .index import VectorIndex, build_index, load_index, pairs_above, search
+from .index import VectorIndex, build_index, load_index, search
 from .near import IndexPlan, IndexReport
 from .queue import empty_review, read_review, write_review
 from .rules import ENTRY_RULES, REVIEW_COLUMNS
@@ -32,7 +32,6 @@ __all__ = [
     "fetch_encoder",
     "load_index",
     "mine_hard_negatives",
-    "pairs_above",
     "read_review",
     "resolve_encoder",
     "search",

@@ -243,22 +243,6 @@ def search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Vectors, Rows]
     return index.search(queries, k)
 
 
-def pairs_above(vectors: Vectors, floor: float) -> tuple[Rows, Rows]:
-    """Return every pair of rows (a < b) whose inner product is above the floor, ordered by b, then a."""
-    faiss = _faiss()
-    rows = _rows(vectors, "vectors")
-    if len(rows) < 2:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    limits, _, ids = index.range_search(rows, floor)
-    later = np.repeat(np.arange(len(rows), dtype=np.int64), np.diff(limits.astype(np.int64)))
-    keep = ids < later
-    a, b = ids[keep], later[keep]
-    order = np.lexsort((a, b))
-    return a[order], b[order]
-
-
 def recall_at(truth: Rows, found: Rows) -> float:
     """Return which share of the true neighbours, one query a row, was found; 1 where there are none."""
     if not truth.size:

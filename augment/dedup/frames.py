@@ -51,20 +51,10 @@ class DedupResult:
         total = self.kept.height + self.dropped.height
         return self.dropped.height / total if total else 0.0
 
-    @property
-    def exact_ratio(self) -> float:
-        """The share of rows dropped for a text that is the same after folding case and white space."""
-        total = self.kept.height + self.dropped.height
-        return int((self.dropped["jaccard"] == 1.0).sum()) / total if total else 0.0
-
     def by_reason(self) -> dict[str, int]:
         """Return the number of rows dropped for each reason."""
         counts = self.dropped.group_by("reason").len().sort("reason")
         return dict(zip(counts["reason"].to_list(), counts["len"].to_list(), strict=True))
-
-    def least_similar(self, n: int = 10) -> pl.DataFrame:
-        """Return the n dropped rows nearest to the threshold: the ones to look at before trusting it."""
-        return self.dropped.sort("jaccard").head(n)
 
 
 def lineage(frame: pl.DataFrame) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crywolf.data import BadInput
-from crywolf.mining import build_index, load_index, pairs_above, search
+from crywolf.mining import build_index, load_index, search
 from crywolf.mining.index import recall_at
 
 
@@ -31,17 +31,6 @@ def test_search_equals_brute_force(seed: int, rows: int, queries: int, k: int) -
     np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, : min(k, rows)], atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(exact, ids, axis=1), scores, atol=1e-5)
     assert all(len(set(row)) == len(row) for row in ids.tolist())
-
-
-@given(st.integers(0, 10**6), st.integers(0, 50), st.floats(-0.5, 0.9))
-@settings(deadline=None, max_examples=60)
-def test_pairs_above_equal_brute_force(seed: int, rows: int, floor: float) -> None:
-    vectors = units(np.random.default_rng(seed), rows, 6)
-    a, b = pairs_above(vectors, floor)
-    exact = vectors @ vectors.T
-    unsure = np.abs(exact - floor) < 1e-6
-    expected = [(i, j) for j in range(rows) for i in range(j) if exact[i, j] > floor and not unsure[i, j]]
-    assert [pair for pair in zip(a.tolist(), b.tolist(), strict=True) if not unsure[pair]] == expected
 
 
 def test_an_empty_index_and_no_queries_give_empty_results() -> None:

@@ -19,7 +19,7 @@ from crywolf.data import atomic_path
 
 from ..report import Figure, HardPrompt, Table, _cell, _drawing, _is_numeric, _resource, visible
 from ..texts import plain
-from .audit import Audit, Finding
+from .audit import Audit
 from .duplicates import NEAR_TEXT, SAME_TEXT
 from .plots import auc_by_trait, cell_shares
 from .shortcuts import Shortcut
@@ -125,12 +125,6 @@ def _sections(result: Audit) -> list[Section]:
 
 def _maybe(table: Table) -> tuple[Table, ...]:
     return (table,) if table.rows else ()
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """What passes a line, with what to do."""
-    rows = tuple((finding.check, finding.what, finding.advice) for finding in findings)
-    return Table("What passes a line", ("check", "what was seen", "what to do"), rows)
 
 
 def shortcut_table(shortcuts: Sequence[Shortcut]) -> Table:

@@ -82,7 +82,8 @@ def test_a_language_of_attacks_alone_is_flagged_though_its_auc_is_low() -> None:
     found = measured(rows_of(make))
     assert found["language"].auc.value < 0.65
     assert found["language"].flagged
-    assert "es: grow benign prompts in these (`crywolf augment --languages`, which knows ar, de" in found["language"].advice
+    advice = "es: grow benign prompts in these (`crywolf augment --languages`, which knows ar, de"
+    assert advice in found["language"].advice
     assert found["language"].cells.row(0, named=True)["without_counterpart"] is True
     assert found["main language or not"].flagged
     assert not found["script"].flagged
