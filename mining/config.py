@@ -30,8 +30,8 @@ class MineConfig:
         foreign_margin: A row that is this much more similar to an attack than to its own kind goes to review: it
             stands among the attacks. False positives do so by nature and are spared this one rule.
         alike: A row this similar to one already selected adds nothing, and stays out.
-        per_neighbourhood: How many rows the same attack or false positive may bring in. Three rather than ten: with as
-            many rows from more neighbourhoods a detector flags about a point less of unseen benign prompts.
+        per_neighbourhood: How many rows the same attack or false positive may bring in: rows of many
+            neighbourhoods say more than many rows of one.
         limit: At most this many rows in all, the hardest first; None for no limit.
         wanted: With fewer rows than this the result says which option to change.
         pool: Look at this many benign rows, drawn at random; None looks at all.
