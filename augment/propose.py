@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from crywolf.data import BadInput, Progress
 from crywolf.data.embedded.lexicons import Lexicons
-from crywolf.data.language import language_of
+from crywolf.data.language import identify, language_of
 
 from .operators.contexts import ContextPicker
 from .operators.documents import DocumentPicker, TaskPicker
 from .operators.noise import noise
+from .operators.parse import is_english
 from .operators.rewrite import rewrites
 from .operators.swaps import swaps
 from .operators.templates import TemplatePicker
@@ -141,6 +142,7 @@ class Proposer:
                 None if cosines is None else cosines[done - 1],
                 {} if triggers is None else triggers[done - 1],
                 language_of(text, tuple(self.contexts.languages)),
+                identify(text),
                 Quotas.draw(self.per_fp, self.shares, own),
             )
             rows += self._of_prompt(prompt, own, lent)
@@ -157,7 +159,9 @@ class Proposer:
     def _of_prompt(self, prompt: "_Prompt", rng: np.random.Generator, lent: list[tuple["_Prompt", Grown]]) -> list[Row]:
         quotas = prompt.quotas.of
         wanted = int(np.ceil((prompt.quotas.total - quotas["template"]) * self.surplus))
-        main = rewrites(prompt.text, n=wanted, rng=rng, category=prompt.category, lexicons=self.lexicon)
+        main = rewrites(
+            prompt.text, n=wanted, rng=rng, category=prompt.category, lexicons=self.lexicon, language=prompt.written_in
+        )
         # The last rewrites lend themselves to noise: beside its own clean copy a noisy one is a near-duplicate.
         borrowed = [main.pop() for _ in range(min(quotas["noise"], len(main) // 2))]
         home = self._home(prompt.text, prompt.category, prompt.near)
@@ -226,6 +230,8 @@ class Proposer:
     def _swaps(self, prompt: "_Prompt", main: Sequence[Grown], rng: np.random.Generator) -> list[Grown]:
         """Swap in the prompt and in its rewrites by turns; give up after two texts with nothing to swap."""
         wanted = int(np.ceil(prompt.quotas.of["swap"] * self.surplus))
+        if not is_english(prompt.text, prompt.written_in):
+            return []  # the mentions known are English
         out: list[Grown] = []
         empty = 0
         for source in (prompt.text, *(grown.text for grown in main)):
@@ -245,7 +251,12 @@ class Proposer:
     def _noisy(self, lent: Sequence[tuple["_Prompt", Grown]], rng: np.random.Generator) -> list[Row]:
         """Return noisy copies of the lent rewrites, made in one call: operators are dear to build."""
         texts = [grown.text for _, grown in lent]
-        made = noise(texts, rng=rng, lexicons=self.lexicon, operators=self.noise_operators) if texts else []
+        languages = [prompt.written_in for prompt, _ in lent]
+        made = (
+            noise(texts, rng=rng, lexicons=self.lexicon, operators=self.noise_operators, language=languages)
+            if texts
+            else []
+        )
         out = []
         for place, ((prompt, source), noisy) in enumerate(zip(lent, made, strict=True)):
             if noisy.text == source.text:  # no word of it could be touched: the rewrite goes back to its own, last
@@ -265,7 +276,8 @@ class _Prompt:
     category: str | None
     near: NDArray[np.float32] | None
     triggers: Mapping[str, float]
-    language: str
+    language: str  # of those that there are contexts in
+    written_in: str  # of all that are known, "und" where nothing tells
     quotas: Quotas
 
 

@@ -4,6 +4,7 @@ Takes single words and gives single words (or None where a form would read badly
 the morphology; the exceptions here are command names and verbs that our domains write as one word but inflect as two.
 """
 
+import re
 from functools import lru_cache
 from typing import Literal
 
@@ -55,6 +56,7 @@ PHRASAL = {
     "checkout": "check out",
     "startup": "start up",
 }
+_PREFIXED = re.compile(r"(?P<prefix>re|un|over|pre|mis|de)(?P<stem>[a-z]{2,})")
 _ING_NOUNS = frozenset(
     {
         "string",
@@ -104,9 +106,16 @@ def inflect(verb: str, form: Form) -> str | None:
     """Return `verb` (a lower-case base form) in `form`, None where that form does not exist or reads badly."""
     if form == "base":
         return verb
-    if form == "gerund":
-        return None if verb in _NO_GERUND else _GERUNDS.get(verb) or _inflection(verb, "VBG")
-    return None if verb in _NO_THIRD else _THIRDS.get(verb) or _inflection(verb, "VBZ")
+    known = _GERUNDS if form == "gerund" else _THIRDS
+    if verb in (_NO_GERUND if form == "gerund" else _NO_THIRD):
+        return None
+    if verb in known:
+        return known[verb]
+    parts = _PREFIXED.fullmatch(verb)
+    if parts is not None and is_prefixed(verb):
+        stem = inflect(parts["stem"], form)
+        return parts["prefix"] + stem if stem else None
+    return _inflection(verb, "VBG" if form == "gerund" else "VBZ")
 
 
 def _inflection(verb: str, tag: str) -> str | None:
@@ -144,6 +153,12 @@ def base_of_gerund(word: str) -> str | None:
 def is_verb(word: str) -> bool:
     """Say whether `word` (any letter case) is a base form that may open an imperative."""
     return word.lower() in VERBS
+
+
+def is_prefixed(word: str) -> bool:
+    """Say whether `word` is a known verb behind a prefix ("rerun", "undo"); for places where a verb is likely."""
+    parts = _PREFIXED.fullmatch(word.lower())
+    return parts is not None and (parts["stem"] in VERBS or parts["stem"] == "ride")
 
 
 @lru_cache(maxsize=8192)

@@ -1,7 +1,8 @@
 """Light robustness noise: one or two words of a prompt with a slip of the keyboard, a misspelling or a domain synonym.
 
 Takes texts and gives one `Grown` a text, in order; a text with no word that may be touched comes back as it is, with
-the how "noise:none". nlpaug makes the noise, a word at a time, so that quotations, paths and code stay verbatim; its
+the how "noise:none"; of a text in another language than English only plain Latin words may be touched, and only by a
+slip of the keyboard. nlpaug makes the noise, a word at a time, so that quotations, paths and code stay verbatim; its
 global random state is seeded from the given generator and put back afterwards.
 """
 
@@ -19,11 +20,12 @@ from crywolf.data.embedded.lexicons import Lexicons
 from crywolf.data.errors import BadInput
 
 from .inflect import can_be_verb
-from .parse import mask
+from .parse import is_english, mask
 from .types import Grown
 
 OPERATORS = ("keyboard", "spelling", "reserved")
 _WORD = re.compile(r"(?<![\w'-])[A-Za-z]{4,}(?![\w'-])")
+_ACCENTED = re.compile(r"[^\W\d_a-zA-Z]")
 _ALIKE = 0.72  # a misspelling further from its word than this no longer reads as it
 
 
@@ -32,6 +34,7 @@ class _Operator:
     """A way to make noise: where it may act in a text, and what it makes of a piece of it (itself if nothing)."""
 
     name: str
+    english: bool  # only for English texts
     places: Callable[[str], list[tuple[int, int]]]
     change: Callable[[str], str]
 
@@ -42,18 +45,30 @@ def noise(
     rng: np.random.Generator,
     lexicons: Lexicons,
     operators: Sequence[str] = OPERATORS,
+    language: str | Sequence[str] = "en",
 ) -> list[Grown]:
     """Return a noisy copy of each text, one or two of its words changed by one of `operators`.
 
+    Args:
+        texts: what to change.
+        rng: draws everything.
+        lexicons: the synonyms of `reserved`.
+        operators: which to choose from.
+        language: what `crywolf.data.language.identify` takes the texts for, one for all or one each. Misspellings and
+            synonyms are English and go into English texts only (an undetermined one is English if it is ASCII).
+
     Raises:
-        BadInput: an operator is unknown, or there is none.
+        BadInput: an operator is unknown, or there is none; there are more or fewer languages than texts.
     """
+    languages = [language] * len(texts) if isinstance(language, str) else list(language)
+    if len(languages) != len(texts):
+        raise BadInput(f"noise was given {len(languages)} languages for {len(texts)} texts: give one, or one each")
     unknown = [name for name in operators if name not in OPERATORS]
     if unknown or not operators:
         raise BadInput(f"noise operators {list(operators)!r}: choose one or more of {', '.join(OPERATORS)}")
     with _seeded(int(rng.integers(1 << 31))):
         tools = [_BUILDERS[name](texts, lexicons) for name in operators]
-        return [_noisy(text, tools, rng) for text in texts]
+        return [_noisy(text, code, tools, rng) for text, code in zip(texts, languages, strict=True)]
 
 
 @contextmanager
@@ -69,7 +84,10 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_before)  # noqa: NPY002
 
 
-def _noisy(text: str, tools: Sequence[_Operator], rng: np.random.Generator) -> Grown:
+def _noisy(text: str, language: str, tools: Sequence[_Operator], rng: np.random.Generator) -> Grown:
+    # letters with accents are a second sign: in a short text the language is a guess
+    if not is_english(text, language) or _ACCENTED.search(mask(text)):
+        tools = [tool for tool in tools if not tool.english]
     for i in rng.permutation(len(tools)):
         tool = tools[i]
         places = tool.places(text)
@@ -106,7 +124,7 @@ def _keyboard(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
         include_upper_case=False,
         min_char=4,
     )
-    return _Operator("keyboard", _words, lambda piece: _first(aug.augment(piece), piece))
+    return _Operator("keyboard", False, _words, lambda piece: _first(aug.augment(piece), piece))
 
 
 def _spelling(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
@@ -121,7 +139,7 @@ def _spelling(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
     def places(text: str) -> list[tuple[int, int]]:
         return [(start, end) for start, end in _words(text) if text[start:end] in aug.model.dict]
 
-    return _Operator("spelling", places, lambda piece: _first(aug.augment(piece), piece))
+    return _Operator("spelling", True, places, lambda piece: _first(aug.augment(piece), piece))
 
 
 @dataclass(frozen=True)
@@ -168,7 +186,7 @@ def _reserved(texts: Sequence[str], lexicons: Lexicons) -> _Operator:
     def places(text: str) -> list[tuple[int, int]]:
         return [m.span() for m in pattern.finditer(mask(text.partition("\n")[0]))]
 
-    return _Operator("reserved", places, lambda piece: _first(aug.augment(piece), piece))
+    return _Operator("reserved", True, places, lambda piece: _first(aug.augment(piece), piece))
 
 
 def _alternatives(lexicons: Lexicons, *parts: str) -> str:

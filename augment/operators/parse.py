@@ -26,6 +26,7 @@ from .inflect import (
     can_be_verb,
     inflect,
     is_plural,
+    is_prefixed,
     is_verb,
 )
 
@@ -33,10 +34,13 @@ Kind = Literal["task", "assist", "user", "artifact", "get", "ask", "statement", 
 Domain = Literal["shell", "code", "assistant", "security", "general"]
 
 BLOT = "§"
+FENCE = "```"
+END_MARKS = ".?!…。？！؟।"
+"""What a sentence may end with, in the languages that there are frames for."""
 
 _QUOTED = re.compile(
-    r"\"(?:[^\"\\\n]|\\.)*\"|`[^`\n]*`|“[^”\n]*”|(?<![\w§])'(?:[^'\\\n]|\\."
-    r"|(?<=\w)'(?=\w))*'(?![\w§])|```.*?```",
+    r"```.*?```|\"(?:[^\"\\\n]|\\.)*\"|`[^`\n]*`|“[^”\n]*”|(?<![\w§])'(?:[^'\\\n]|\\."
+    r"|(?<=\w)'(?=\w))*'(?![\w§])",
     re.S,
 )
 _CODE = re.compile(
@@ -72,6 +76,34 @@ class Parsed:
     context: str = ""
     front: str = ""
     plural: bool = False
+
+
+# ---------------------------------------------------------------- languages
+
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+# Han, Kana and Hangul: scripts that say in four characters what others say in two words
+_DENSE = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+
+
+def is_english(text: str, language: str = "en") -> bool:
+    """Say whether English words may be put into `text`, given what its language was taken for.
+
+    An undetermined text (`und`) passes if it is ASCII; one that is mostly in other letters never does.
+    """
+    if language == "und":
+        return text.isascii()
+    if language != "en":
+        return False
+    if text.isascii():
+        return True
+    letters = [c for c in text if c.isalpha()]
+    return 2 * sum(c.isascii() for c in letters) >= len(letters)
+
+
+def is_utterance(text: str) -> bool:
+    """Say whether there is anything to rewrite: two words, or four characters of a script without blanks."""
+    words = [word for word in _WORD.findall(_DENSE.sub(" ", text)) if any(map(str.isalpha, word))]
+    return len(words) >= 2 or len(_DENSE.findall(text)) >= 4
 
 
 # ---------------------------------------------------------------- masks
@@ -153,6 +185,14 @@ _OBJECT = re.compile(
     r"|if|whether|out|up|for|as|into|to|from|on|in)\b"
 )
 _STRICT_OBJECT = re.compile(r"\s+(?:them|it|the|all|each|every|their|its|any|those|these|a|an|my|your|me|him|§)")
+# "and zap the log": what is neither a small word nor the form of a plural or participle can only be a verb here
+_VERB_PLACE = re.compile(
+    r"(?:,? (?:and|or|but)(?: then| also)?|,? then|;) "
+    r"(?!(?:a|about|above|after|all|also|any|are|as|at|before|below|beneath|both|by"
+    r"|during|each|even|every|for|from|her|his|how|if|in|inside|into|is|its|just|my|not|on|only|or|our|over|per|so|than|that|the|their"
+    r"|then|these|this|those|to|under|until|was|were|what|when|where|which|while|who|with|within|without|your|yet) )"
+    r"(?:[a-z]+ly )?[a-z]*[a-rt-z](?<!ing)(?<!ed)(?<!ly) (?:them|it|the|a|an|its|their|these|those|your|my)"
+)
 _ADVERB = re.compile(r"((?:[A-Za-z]+ly(?: and [a-z]+ly)?|just|always|also|first|then) )")
 _NESTED = re.compile(
     r"\b(?:to|can|could|will|would|should|must|may|which|who|that|not|i|we|they|you) (?:[a-z]+ly )?([a-z]+)\b"
@@ -201,8 +241,7 @@ def _conjunct(masked: str, match: re.Match[str], source: Form) -> str | None:
     word, following = match["verb"], match["next"] or ""
     base = _to_base(word, source) if source != "base" else (word if is_verb(word) else None)
     if base is None:
-        # a base form before a plain pronoun is a verb that the list does not know
-        return None if source == "base" and can_be_verb(word) and re.match(r"\s+(?:them|it)\b", following) else ""
+        return _unknown_conjunct(masked, match) if source == "base" else ""
     if source == "base" and word in {"then", "all", "its", "back", "like", "last", "top"}:
         return ""
     before = masked[: match.start()]
@@ -213,6 +252,18 @@ def _conjunct(masked: str, match: re.Match[str], source: Form) -> str | None:
             return None if nested else base
         return None
     return base if base not in PLURAL_NOUNS or _STRICT_OBJECT.match(following) else None
+
+
+def _unknown_conjunct(masked: str, match: re.Match[str]) -> str | None:
+    """Judge a conjunct that the list of verbs does not hold: a known verb behind a prefix counts as one ("rerun")."""
+    word, following = match["verb"], match["next"] or ""
+    if is_prefixed(word) and _OBJECT.match(following):
+        nested = any(can_be_verb(m[1]) for m in _NESTED.finditer(masked[: match.start()]))
+        return None if nested else word
+    # any other base form before an object may be a verb; a word after "and" that no dictionary knows as one, too
+    if can_be_verb(word):
+        return None if _STRICT_OBJECT.match(following) else ""
+    return None if _VERB_PLACE.fullmatch(masked[match.start() : match.end()]) else ""
 
 
 @lru_cache(maxsize=65536)
@@ -655,7 +706,7 @@ _HERE = re.compile(r"\b(?:in|under|from|of|to|into|at|on|within|find|below|direc
 def _strip_end(text: str) -> str:
     """Drop final punctuation, but not a lone dot, which names the current directory."""
     text = text.rstrip()
-    while text and text[-1] in ".?!,;:" and not _HERE.search(text):
+    while text and text[-1] in END_MARKS + ",;:" and not _HERE.search(text):
         text = text[:-1].rstrip()
     return text
 

@@ -3,7 +3,9 @@
 Takes the text of one false positive and gives up to `n` `Grown` samples: what `parse` read of it is put into frames of
 questions, requests, statements and titles (YAML in `data/embedded/frames`), after edits of its wording and swaps of its
 mentions, with the situations that people mention around such prompts. No two results, nor any and the original, are
-near-duplicates. What cannot be read safely is carried whole, or yields fewer samples: never nonsense.
+near-duplicates. What cannot be read safely is carried whole, or yields fewer samples: never nonsense. A text in another
+language is only ever carried whole, in that language's own openings and thanks (`data/embedded/frames/native`), or not
+rewritten at all.
 """
 
 import re
@@ -22,10 +24,15 @@ from crywolf.data.errors import BadInput
 from .inflect import article, base_of_third, is_verb
 from .parse import (
     BLOT,
+    END_MARKS,
+    FENCE,
     GREETING,
     Parsed,
     decap,
+    domain_of,
     inflect_phrase,
+    is_english,
+    is_utterance,
     mask,
     parse,
     sentences,
@@ -52,6 +59,8 @@ _KNOWN_SLOTS = {
 _FRAME_KEYS = {"text", "domains", "avoid", "only", "verbs", "bare", "single", "short"}
 _DOMAINS = {"shell", "code", "assistant", "security", "general"}
 _CUT_LENGTH = 103  # a harness cuts at 100 characters and adds "..."
+_LONGEST_WHOLE = 4000  # a longer text that is carried whole stays a near-duplicate of itself
+_ENDS = re.escape(END_MARKS)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,17 @@ class Context:
     why: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    writing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Native:
+    """What may stand around a text in another language, and how one without an end mark of its own is ended."""
+
+    families: Mapping[str, tuple[Frame, ...]]
+    stop: str
+    ask: str
+    asks: re.Pattern[str]
 
 
 @dataclass(frozen=True)
@@ -93,11 +113,12 @@ class Edit:
 
 @dataclass(frozen=True)
 class Book:
-    """All frames by kind and family, the contexts and the edits."""
+    """All frames by kind and family, the contexts, the edits, and the frames of other languages by code."""
 
     frames: Mapping[str, Mapping[str, tuple[Frame, ...]]]
     contexts: Mapping[str, Context]
     edits: tuple[Edit, ...]
+    natives: Mapping[str, Native]
 
 
 # ---------------------------------------------------------------- loading
@@ -139,7 +160,29 @@ def load_book(folder: Path) -> Book:
     missing = set(_KNOWN_SLOTS) - set(frames)
     if missing:
         raise BadInput(f"{folder}: no frames for {', '.join(sorted(missing))}")
-    return Book(frames, contexts, edits)
+    natives = dict(_read_native(path) for path in sorted((folder / "native").glob("*.yaml")))
+    return Book(frames, contexts, edits, natives)
+
+
+def _read_native(path: Path) -> tuple[str, Native]:
+    document = read_yaml(path)
+    texts = ("language", "stop", "ask", "asks")
+    if (
+        not isinstance(document, dict)
+        or document.get("kind") != "whole"
+        or not isinstance(document.get("families"), dict)
+        or not all(isinstance(document.get(key), str) for key in texts)
+    ):
+        raise BadInput(f"{path}: needs `kind: whole`, the texts {', '.join(texts)} and a mapping `families`")
+    try:
+        asks = re.compile(document["asks"])
+    except re.error as error:
+        raise BadInput(f"{path}: `asks` is no regular expression: {error}") from error
+    families = {
+        str(family): tuple(_read_frame(path, "whole", family, i, raw) for i, raw in enumerate(items))
+        for family, items in document["families"].items()
+    }
+    return document["language"], Native(families, document["stop"], document["ask"], asks)
 
 
 def _read_frame(path: Path, kind: str, family: str, index: int, raw: Any) -> Frame:
@@ -171,7 +214,7 @@ def _read_frame(path: Path, kind: str, family: str, index: int, raw: Any) -> Fra
 
 
 def _read_context(path: Path, key: str, body: Any) -> Context:
-    parts = {"where", "why", "asks", "notes"}
+    parts = {"where", "why", "asks", "notes", "writing"}
     if not isinstance(body, dict) or not set(body) <= parts:
         raise BadInput(f"{path}: context {key!r} may hold {', '.join(sorted(parts))}")
     return Context(**{part: tuple(str(text) for text in texts) for part, texts in body.items()})
@@ -207,6 +250,15 @@ _TROUBLE = re.compile(
     r"|wo)n't|(?:did|do|does|is|am) not|problem|broken|cracked|need|want|would like"
     r"|i'd like|wrong|unable|fraud|missing|stole|charged?|declined|missed|not working"
     r"|afraid|mugged|forgot|never|someone|somebody|twice|attacked|expired)\b",
+    re.I,
+)
+# A task whose result is prose: only there may one ask for plain language or an even tone.
+_WRITING = re.compile(
+    r"\b(?:explain|describe|summari[sz]e|discuss|outline|compare|elaborate|paraphrase|rephrase|rewrite|illustrate"
+    r"|define|introduce|teach|draft|compose|translate|write(?! (?:to|into)\b| §))\b"
+    r"|\b(?:create|make|prepare|produce|generate|provide|give|develop|craft|design)\b[^.?!]{0,60}\b(?:guides?|essays?"
+    r"|articles?|paragraphs?|poems?|stor(?:y|ies)|letters?|e?-?mails?|blog|summary|overview|introduction|explanations?"
+    r"|descriptions?|definitions?|speech|lessons?|handouts?|checklists?|faq)\b",
     re.I,
 )
 _THING = re.compile(
@@ -268,7 +320,8 @@ _CONDITIONS: dict[str, Callable[[str], bool]] = {
     ),
     "definite": lambda t: bool(re.match(r"(?:the|my|your|his|her|this|that)\b", t, re.I)),
     "thing": lambda t: bool(_THING.match(t)),
-    "question": lambda t: t.rstrip().endswith("?"),
+    "question": lambda t: t.rstrip().endswith(("?", "？", "؟")),
+    "wordless": lambda t: not _WRITING.search(mask(t)),
     "lengthy": lambda t: len(t) > 150,
     "account": lambda t: bool(
         re.search(
@@ -333,15 +386,33 @@ class _Workshop:
 
 
 def rewrites(
-    fp: str, *, n: int, rng: np.random.Generator, lexicons: Lexicons, category: str | None = None
+    fp: str,
+    *,
+    n: int,
+    rng: np.random.Generator,
+    lexicons: Lexicons,
+    category: str | None = None,
+    language: str = "en",
 ) -> list[Grown]:
     """Return up to `n` rewrites of `fp`, the most different families of frames first.
 
     Every two results, and each and `fp`, have a Jaccard similarity of character 5-grams below 0.8. A prompt that was
-    cut ("...") gives none; one that cannot be read safely gives fewer than `n`.
+    cut ("...") and one of a single word give none; one that cannot be read safely gives fewer than `n`.
+
+    Args:
+        fp: the text of one false positive.
+        n: how many at most.
+        rng: draws everything.
+        lexicons: what mentions may be swapped for.
+        category: what the false positive was about, if known.
+        language: what `crywolf.data.language.identify` takes the text for. One in another language than English gives
+            a few texts around it in its own language, none where there are no frames of that; an undetermined one
+            (`und`) is English if it is ASCII.
     """
-    if n < 1 or not fp.strip() or (len(fp) == _CUT_LENGTH and fp.endswith("...")):
+    if n < 1 or not is_utterance(fp) or (len(fp) == _CUT_LENGTH and fp.endswith("...")):
         return []
+    if not is_english(fp, language):
+        return _native_rewrites(fp, n, rng, category, language)
     shop = _Workshop(_sources(fp, category, rng, lexicons), rng, lexicons, book())
     parsed = shop.sources[0][0]
     kept = _Kept(fp)
@@ -357,6 +428,33 @@ def rewrites(
         if made is None or not _sound(made.text, fp) or not kept.add(made.text):
             continue
         out.append(replace(made, category=_grown_category(parsed), subcategory=family))
+    return out
+
+
+def _native_rewrites(fp: str, n: int, rng: np.random.Generator, category: str | None, language: str) -> list[Grown]:
+    """Return the text between openings, situations and thanks of its own language."""
+    native, whole = book().natives.get(language), fp.strip()
+    if native is None or len(whole) > _LONGEST_WHOLE:
+        return []
+    lower = whole == whole.lower()
+    if not _is_ended(whole):
+        whole += native.ask if native.asks.search(whole) else native.stop
+    parsed = Parsed("whole", whole, domain_of(fp, category), lower)
+    usable = [f for frames in native.families.values() for f in frames if _usable(f, parsed)]
+    heads = [f for f in usable if not f.text.startswith("{whole}")]
+    tails = [f for f in usable if f.text.startswith("{whole}")]
+    # one alone first, then an opening with an ending, which a longer text needs to differ enough
+    singles = [[usable[i]] for i in rng.permutation(len(usable))]
+    pairs = [[head, tail] for head in heads for tail in tails]
+    kept = _Kept(fp)
+    out: list[Grown] = []
+    for chosen in (*singles, *(pairs[i] for i in rng.permutation(len(pairs)))):
+        text = whole
+        for frame in chosen:
+            text = _placed(frame.text.lower() if lower else frame.text, text)
+        if len(out) < n and kept.add(text):
+            how = f"rewrite:whole/{language}," + ",".join(frame.name for frame in chosen)
+            out.append(Grown(text, how, "rewrite", _grown_category(parsed), chosen[0].family))
     return out
 
 
@@ -416,6 +514,8 @@ def _usable(frame: Frame, parsed: Parsed) -> bool:
     if frame.domains and parsed.domain not in frame.domains:
         return False
     if frame.verbs and parsed.verb not in frame.verbs:
+        return False
+    if frame.slot == "whole" and len(parsed.text) > _LONGEST_WHOLE:
         return False
     text = _subject(parsed)
     if any(_CONDITIONS[name](text) for name in frame.avoid) or (frame.only and not _CONDITIONS[frame.only](text)):
@@ -604,7 +704,8 @@ def _assembled(
         body = f"{_closed(body)} {parsed.tail}"
     if after:
         body = _closed(body)
-    return _finished(" ".join(part for part in (before, body, after) if part), lower, shop), marks
+        body = f"{body}\n{after}" if body.endswith(FENCE) else f"{body} {after}"
+    return _finished(f"{before} {body}" if before else body, lower, shop), marks
 
 
 def _decap_frame(pattern: str) -> str:
@@ -628,9 +729,9 @@ def _filled(pattern: str, phrase: str, lower: bool) -> str | None:
         phrase = sub_masked(re.compile(r"\bi\b(?=[' ]|$)"), "I", phrase)
         if not head or re.search(r"[.?!]\s*$", head):
             phrase = phrase[:1].upper() + phrase[1:] if mask(phrase)[:1] != BLOT else phrase
-    if re.search(r"\s\.{1,2}$", phrase):
-        # the phrase ends in the name of the current directory: a full stop would read as part of it
-        if rest not in {".", ""}:
+    if re.search(r"\s\.{1,2}$", phrase) or phrase.endswith(FENCE):
+        # the phrase ends in the name of the current directory or in code: a full stop would read as part of it
+        if rest not in ({".", "?", ""} if phrase.endswith(FENCE) else {".", ""}):
             return None
         rest = ""
     return head + phrase + rest
@@ -638,7 +739,7 @@ def _filled(pattern: str, phrase: str, lower: bool) -> str | None:
 
 def _closed(body: str) -> str:
     """Give a body the full stop that lets a sentence follow, unless it has its own end."""
-    return body if re.search(r"[.?!]$", body) else body + "."
+    return body if body.endswith((*END_MARKS, FENCE)) else body + "."
 
 
 def _where(shop: _Workshop, frame: Frame, parsed: Parsed, phrase: str) -> tuple[str, list[str]]:
@@ -684,7 +785,8 @@ def _around(shop: _Workshop, frame: Frame, parsed: Parsed, body: tuple[str, ...]
     if context.why and frame.family != "document" and shop.chance(0.15 if size < 70 else 0.3 if size < 140 else 0.6):
         before = _fitting(shop, context.why, body)
     asks = context.asks if frame.family == "statement" and "how to" not in frame.text else ()
-    options = (*asks, *asks, *context.notes) if asks else context.notes
+    notes = context.notes + (context.writing if _WRITING.search(mask(parsed.text)) else ())
+    options = (*asks, *asks, *notes)
     if options and shop.chance((0.2 if size < 50 else 0.45 if size < 140 else 0.75) * (0.5 if before else 1)):
         after = _fitting(shop, options, (before, *body))
     return before, after
@@ -719,7 +821,8 @@ def _finished(text: str, lower: bool, shop: _Workshop) -> str:
     """Give the text the capital and the final punctuation of its style."""
     text = text.strip()
     if lower:
-        if (text.endswith(".") and not re.search(r"\s\.$", text)) or (text.endswith("?") and shop.chance(0.4)):
+        stopped = text.endswith((".", "。", "।")) and not re.search(r"\s\.$|[.…]\.$", text)
+        if stopped or (text.endswith(("?", "？", "؟")) and shop.chance(0.4)):
             text = text[:-1]
         return text
     return text[0].upper() + text[1:] if mask(text)[0] != BLOT else text
@@ -741,7 +844,7 @@ def _carried(shop: _Workshop, frame: Frame, parsed: Parsed, note: str) -> Grown 
         ended = _without_greeting(ended)
     if re.search(r"[A-Za-z], \{whole\}|, but \{whole\}", pattern):
         ended = decap(ended)
-    text = pattern.replace("{whole}", ended)
+    text = _placed(pattern, ended)
     families = shop.book.frames[parsed.kind]
     ending = "plea" if "plea" in families else "closing"
     closings = families.get(ending, ())
@@ -749,7 +852,7 @@ def _carried(shop: _Workshop, frame: Frame, parsed: Parsed, note: str) -> Grown 
     fitting = [f for f in closings if _usable(f, parsed)]
     if fitting and frame.family != ending and len(whole) > 60 and shop.chance(0.75):
         closing = shop.pick(fitting)
-        text += closing.text.replace("{whole}", "").lower() if lower else closing.text.replace("{whole}", "")
+        text = _placed(closing.text.lower() if lower else closing.text, text)
         marks.append(closing.name)
     if _clash(pattern, mask(whole)) and parsed.kind not in {"whole", "role"}:
         return None
@@ -767,10 +870,25 @@ def _without_greeting(text: str) -> str:
 def _ended(whole: str, parsed: Parsed) -> str:
     """Give a whole prompt the final punctuation that lets another sentence follow."""
     whole = whole.rstrip()
-    if re.search(r"[.?!:;)\"'\]}]$", whole) or mask(whole)[-1] == BLOT:
+    if _is_ended(whole) or mask(whole)[-1] == BLOT:
         return whole
     question = re.match(r"(?:what|who|where|when|why|how|which|can|could|would|will|do|does|is|are|may)\b", whole, re.I)
     return whole + ("?" if question else ".")
+
+
+def _is_ended(text: str) -> bool:
+    """Say whether a text ends in a mark of any language, a bracket, a quotation mark or a closing code fence."""
+    return bool(re.search(rf"(?:[{_ENDS}:;)\"'\]}}”’»」』）】：；]|{FENCE})$", text))
+
+
+def _placed(pattern: str, whole: str) -> str:
+    """Put `whole` into `pattern`; what stands beside a code fence gets a line of its own."""
+    head, _, rest = pattern.partition("{whole}")
+    if head and whole.startswith(FENCE):
+        head = head.rstrip() + "\n"
+    if rest and whole.endswith(FENCE):
+        rest = "\n" + rest.lstrip()
+    return head + whole + rest
 
 
 def _portion(shop: _Workshop, parsed: Parsed) -> tuple[str, list[str]]:
@@ -817,7 +935,7 @@ def _shingles(text: str) -> frozenset[str]:
 
 
 _BAD = re.compile(
-    r"[?!,:;]\s*[?!,.:;]|(?<!\.)\.\s*[?!,:;]|\s[,:;?!](?=\s|$)|\(\s*\)|\b(a|an|the|to|of"
+    r"[?!,:;]\s*[?!,.:;]|[。？！؟।]\s*[?!,.:;。？！؟।]|…\.|(?<!\.)\.\s*[?!,:;]|\s[,:;?!](?=\s|$)|\(\s*\)|\b(a|an|the|to|of"
     r"|in|is|and|for|my|please)\s+\1\b",
     re.I,
 )

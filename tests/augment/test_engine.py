@@ -379,3 +379,20 @@ def test_with_the_default_encoder() -> None:
     assert diversity.mean_cosine is not None
     assert diversity.mean_cosine > 0.5
     assert diversity.few == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wie beende ich einen Prozess unter Linux, der auf kein Signal mehr hört?",
+        "如何在Linux中杀死一个不再响应任何信号的进程？",
+        "Jak zakończyć proces w systemie Linux, który nie reaguje na żaden sygnał?",
+    ],
+)
+def test_a_prompt_in_another_language_gets_no_english_around_it(text: str) -> None:
+    fps = make_corpus([{"text": text}], label="BENIGN", source="fp")
+    frame = grow(fps, config=GrowConfig(per_fp=15, twins=False), encode=None, rng=np.random.default_rng(0)).frame
+    holding = frame.filter(pl.col("text").str.contains(text.rstrip("?？"), literal=True))["text"].to_list()
+    words = "thanks|please|could|would|help|hello|i'm|stuck|linux box|shell"
+    assert not [made for made in holding if re.search(rf"\b(?:{words})\b", made.replace(text, ""), re.IGNORECASE)]
+    assert frame.height >= 8  # contexts, tasks and documents fill up

@@ -8,6 +8,7 @@ from crywolf.augment.operators.inflect import (
     base_of_third,
     inflect,
     is_plural,
+    is_prefixed,
 )
 
 
@@ -71,3 +72,25 @@ def test_plurals(noun: str, plural: bool) -> None:
 )
 def test_article_follows_the_sound(word: str, expected: str) -> None:
     assert article(word) == expected
+
+
+@pytest.mark.parametrize(
+    ("verb", "gerund", "third"),
+    [
+        ("rerun", "rerunning", "reruns"),
+        ("reset", "resetting", "resets"),
+        ("undo", "undoing", "undoes"),
+        ("override", "overriding", "overrides"),
+        ("redo", "redoing", "redoes"),
+        ("rebuild", "rebuilding", "rebuilds"),
+        ("relaunch", "relaunching", "relaunches"),
+    ],
+)
+def test_a_verb_behind_a_prefix_inflects_as_the_verb(verb: str, gerund: str, third: str) -> None:
+    assert is_prefixed(verb)
+    assert inflect(verb, "gerund") == gerund
+    assert inflect(verb, "third") == third
+
+
+def test_words_that_only_begin_like_a_prefix_are_none() -> None:
+    assert not any(is_prefixed(word) for word in ("reason", "under", "present", "unit", "run"))

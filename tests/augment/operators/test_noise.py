@@ -67,3 +67,34 @@ def test_noise_is_repeatable_and_leaves_the_global_generators_alone() -> None:
 def test_an_unknown_operator_is_refused_by_name() -> None:
     with pytest.raises(BadInput, match="ocr"):
         _noise(TEXTS, operators=("ocr",))
+
+
+def test_foreign_texts_get_no_english_misspellings_and_no_english_synonyms() -> None:
+    swedish = "ursäkta mig, hur avslutar man process different language directory"
+    german = "warum ist dieser process different und necessary, delete old directory"
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        made = noise([swedish, german], rng=rng, lexicons=LEXICONS, operators=("spelling", "reserved"), language="de")
+        assert [(g.text, g.how) for g in made] == [(swedish, "noise:none"), (german, "noise:none")]
+        # letters with accents tell even where the language was not given
+        assert _noise([swedish], seed=seed, operators=("spelling", "reserved")) == [swedish]
+
+
+def test_a_language_can_be_given_for_each_text() -> None:
+    texts = ["please explain the difference", "please explain the difference", "please explain the difference"]
+    rng = np.random.default_rng(0)
+    made = noise(texts, rng=rng, lexicons=LEXICONS, operators=("spelling",), language=["en", "nl", "und"])
+    assert [g.how for g in made] == ["noise:spelling", "noise:none", "noise:spelling"]
+    with pytest.raises(BadInput, match="2 languages for 3 texts"):
+        noise(texts, rng=rng, lexicons=LEXICONS, language=["en", "de"])
+
+
+def test_the_keyboard_slips_on_latin_letters_only() -> None:
+    chinese, mixed = "如何在中杀死一个进程？", "как удалить server в системе"
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        made = noise([chinese, mixed], rng=rng, lexicons=LEXICONS, language=["zh", "ru"])
+        assert (made[0].text, made[0].how) == (chinese, "noise:none")
+        assert made[1].how == "noise:keyboard"
+        assert made[1].text.startswith("как удалить ")
+        assert made[1].text.endswith(" в системе")

@@ -10,6 +10,8 @@ from crywolf.augment.operators.parse import (
     embedded_question,
     heads,
     inflect_phrase,
+    is_english,
+    is_utterance,
     mask,
     parse,
     repair,
@@ -190,3 +192,59 @@ def test_repairs_touch_prose_only() -> None:
     assert repair("dispaly files in current directory") == "display files in the current directory"
     assert repair('Print "dispaly the files which has"') == 'Print "dispaly the files which has"'
     assert not re.search(r"which has", repair("show the files which has no owner"))
+
+
+@pytest.mark.parametrize(
+    ("vp", "gerund"),
+    [
+        ("ignore the warning and rerun the linter", "ignoring the warning and rerunning the linter"),
+        ("stop the server and relaunch it", "stopping the server and relaunching it"),
+        ("undo the change, then redo the merge", "undoing the change, then redoing the merge"),
+        ("fix the bug and scour the logs", None),
+        ("fix the bug and rejig the build", None),
+        ("find all files in and below the current directory", "finding all files in and below the current directory"),
+    ],
+)
+def test_a_coordinated_verb_that_is_unknown_is_never_left_behind(vp: str, gerund: str | None) -> None:
+    assert inflect_phrase(vp, "gerund") == gerund
+
+
+def test_a_code_fence_is_blotted_whole() -> None:
+    text = "Fix this:\n```\nx = 1 and delete them\n```"
+    assert mask(text) == "Fix this:\n" + BLOT * (len(text) - 10)
+
+
+@pytest.mark.parametrize("end", [".", "?", "…", "？", "。", "؟", "।"])
+def test_end_marks_of_any_language_are_no_part_of_a_phrase(end: str) -> None:
+    assert parse(f"could you repeat that{end}", CHAT).vp == "repeat that"
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "english"),
+    [
+        ("list all files", "en", True),
+        ("list all files", "und", True),
+        ("liste aller Dateien", "de", False),
+        ("naïve Bayes in “R”", "en", True),
+        ("naïve Bayes", "und", False),
+        ("如何在Linux中杀死一个进程？", "en", False),
+    ],
+)
+def test_english_is_told_from_the_guess_and_the_letters(text: str, language: str, english: bool) -> None:
+    assert is_english(text, language) is english
+
+
+@pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("x", False),
+        ("1", False),
+        ("12 34", False),
+        ("Hello!", False),
+        ("你好", False),
+        ("杀死进程", True),
+        ("ls -la", True),
+    ],
+)
+def test_an_utterance_has_two_words_or_four_characters(text: str, enough: bool) -> None:
+    assert is_utterance(text) is enough

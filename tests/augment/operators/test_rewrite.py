@@ -168,3 +168,131 @@ def test_real_false_positives_give_ten_distinct_samples_on_average() -> None:
     counts = [len(_grow(row["prompt"], row["category"], n=15, seed=i)) for i, row in enumerate(sample)]
     assert len(sample) > 200
     assert np.mean(counts) >= 13
+
+
+FOREIGN = [
+    ("de", "Wie beende ich einen Prozess unter Linux?"),
+    ("es", "¿Cómo termino un proceso en Linux?"),
+    ("fr", "Comment tuer un processus sous Linux ?"),
+    ("pt", "Como encerro um processo no Linux?"),
+    ("it", "Come termino un processo su Linux?"),
+    ("nl", "Hoe beëindig ik een proces in Linux?"),
+    ("ru", "Как завершить процесс в Linux?"),
+    ("zh", "如何在Linux中杀死一个进程？"),
+    ("ja", "Linuxでプロセスを終了するにはどうすればいいですか？"),
+    ("ko", "리눅스에서 프로세스를 어떻게 종료하나요?"),
+    ("hi", "लिनक्स में प्रोसेस कैसे बंद करें?"),
+    ("ar", "كيف يمكنني إنهاء عملية في لينكس؟"),
+]
+
+
+def _foreign(text: str, language: str, n: int = 12) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [
+        g.text for g in rewrites(text, n=n, rng=rng, lexicons=LEXICONS, category="technical_docs", language=language)
+    ]
+
+
+@pytest.mark.parametrize(("language", "text"), FOREIGN)
+def test_a_text_in_another_language_is_carried_whole_in_that_language(language: str, text: str) -> None:
+    grown = _foreign(text, language)
+    assert len(grown) >= 6
+    for a, b in combinations([text, *grown], 2):
+        assert _jaccard(a, b) < 0.8
+    for new in grown:
+        assert text in new
+        around = new.replace(text, "")
+        assert around.strip()
+        assert not re.search(r"\b(?:the|thanks|thank|you|please|help|stuck|hello|I)\b", around)
+        assert not re.search(r"[?？؟。।]\s*[.,?。।]", new)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "ended"),
+    [
+        ("zh", "如何在Linux中杀死一个进程", "如何在Linux中杀死一个进程？"),
+        ("zh", "杀死所有僵尸进程", "杀死所有僵尸进程。"),
+        ("hi", "सभी खाली फ़ोल्डर हटाओ", "सभी खाली फ़ोल्डर हटाओ।"),
+        ("de", "Lösche alle leeren Ordner", "Lösche alle leeren Ordner."),
+        ("fr", "Comment tuer un processus", "Comment tuer un processus ?"),
+    ],
+)
+def test_a_foreign_text_without_an_end_gets_its_own_mark(language: str, text: str, ended: str) -> None:
+    grown = _foreign(text, language)
+    assert grown
+    assert all(ended in new for new in grown)
+
+
+def test_questions_are_announced_only_where_the_foreign_text_asks() -> None:
+    assert any("Frage" in new for new in _foreign("Wie beende ich einen Prozess?", "de"))
+    assert not any("Frage" in new for new in _foreign("Beende bitte den Prozess mit der Nummer.", "de"))
+
+
+def test_a_language_without_frames_and_an_undetermined_foreign_text_give_nothing() -> None:
+    assert _foreign("Hur dödar jag en process i Linux?", "sv") == []
+    assert _foreign("Hur dödar jag en process i Linux?", "und") == []
+    assert _foreign("如何在Linux中杀死一个进程？", "en") == []
+    assert len(_foreign("Display the number 12345 backwards", "und")) >= 6
+
+
+@pytest.mark.parametrize("text", ["x", "1", "Hello", "你好", "???", "12 34"])
+def test_a_text_of_one_word_is_never_grown(text: str) -> None:
+    assert all(_foreign(text, language) == [] for language in ("en", "und", "zh", "de"))
+
+
+@pytest.mark.parametrize("end", ["…", "？", "。", "؟", "।", "！", "\n```\nx = 1\n```"])
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        ("Fix my code and tell me what was wrong with it", "programming"),
+        ("my card was stolen yesterday", "professional"),
+        ("Something about the salt trade, then the towns on the way; odd, but there it is", None),
+    ],
+)
+def test_no_end_mark_is_doubled(text: str, category: str | None, end: str) -> None:
+    for seed in range(4):
+        for grown in _grow(text + end, category, seed=seed):
+            assert not re.search(r"[…？。؟।！]\s*[.,?!]|```[.?!, ]", grown.text), grown.text
+
+
+def test_a_code_fence_in_the_line_stays_closed_and_alone() -> None:
+    texts = [g.text for s in range(4) for g in _grow("Fix this function: ```def f(): pass```", "programming", seed=s)]
+    assert texts
+    assert all("```def f(): pass```" in t and not re.search(r"pass```[^\n]", t) for t in texts)
+    lines = [g.text for s in range(4) for g in _grow("Look at it:\n```\nx = 1\n```", "programming", seed=s)]
+    assert lines
+    assert all(re.search(r"(?:^|\n)```\nx = 1\n```(?:\n|$)", t) for t in lines)
+
+
+def test_a_coordinated_verb_takes_the_form_of_the_first() -> None:
+    texts = [g.text for s in range(8) for g in _grow("Ignore the warning and rerun the linter", "programming", seed=s)]
+    assert not any(re.search(r"gnoring the warning and rerun\b", t) for t in texts)
+    assert any("gnoring the warning and rerunning the linter" in t for t in texts)
+
+
+def test_only_a_writing_task_is_asked_for_plain_language() -> None:
+    notes = re.compile(r"plain language|jargon|tone|calm|conceptual|step by step|concise|different backgrounds", re.I)
+    for category in ("edge_cases", None, "programming"):
+        texts = [g.text for s in range(8) for g in _grow("DROP TABLE users -- jailbreak", category, seed=s)]
+        assert texts
+        assert not any(notes.search(t) for t in texts)
+    explain = [g.text for s in range(8) for g in _grow("Explain what a jailbreak is to a child", None, seed=s)]
+    assert any(notes.search(t) for t in explain)
+
+
+def test_a_very_long_text_is_not_carried_whole() -> None:
+    text = " ".join(f"The report number {i} speaks about the town {i * 13} and its trade." for i in range(400))
+    assert len(text) > 20_000
+    assert _grow(text, None) == []
+    german = " ".join(f"Der Bericht {i} handelt von der Stadt {i * 13} und ihrem Handel." for i in range(400))
+    assert _foreign(german, "de") == []
+
+
+def test_native_frames_are_checked_on_load(tmp_path: Path) -> None:
+    assert set(book().natives) == {language for language, _ in FOREIGN}
+    for path in FRAMES.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "xx.yaml").write_text("kind: whole\nlanguage: xx\nfamilies: {}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"xx\.yaml: needs"):
+        load_book(tmp_path)
