@@ -6,7 +6,8 @@ or disguised whole.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from crywolf.data.embedded.attacks import malicious_seeds
 from crywolf.data.embedded.grammar import fill
 from crywolf.data.embedded.intent import Clause, Swap, carriers, phrasebook
 
+from ..dedup import shingles
 from .intent import language_of
 from .obfuscate import DISGUISES, REAL, is_disguised, obfuscate
 from .types import Grown
@@ -51,6 +53,7 @@ def grow_attacks(
     rng: np.random.Generator,
     *,
     operators: Sequence[str] = OPERATORS,
+    threshold: float | None = None,
 ) -> pl.DataFrame:
     """Return up to `n_per_row` distinct new malicious rows of each row, in the rows' order.
 
@@ -61,6 +64,8 @@ def grow_attacks(
         n_per_row: how many of each; a row that few operators fit gives fewer.
         rng: draws everything.
         operators: names from `OPERATORS`.
+        threshold: a text whose Jaccard similarity to its attack reaches this repeats it and is not taken: other
+            capitals, a slip of the keyboard, a short sentence before a long attack. If this is None, all are.
 
     Raises:
         BadInput: a column is missing or an operator unknown.
@@ -69,7 +74,8 @@ def grow_attacks(
     seen = set(malicious["text"].drop_nulls().to_list())
     rows: list[dict[str, Any]] = []
     for row in malicious.drop_nulls("text").iter_rows(named=True):
-        rows += [_row(grown, row) for grown in _grown(row, n_per_row, operators, seen, rng)]
+        near = None if threshold is None else _Near.to(row["text"], threshold)
+        rows += [_row(grown, row) for grown in _grown(row, n_per_row, operators, seen, rng, near)]
     return make_corpus(rows, source=_SOURCE) if rows else empty_corpus()
 
 
@@ -82,11 +88,51 @@ def _check(malicious: pl.DataFrame, operators: Sequence[str]) -> None:
         raise BadInput(f"operators {list(operators)!r}: choose one or more of {', '.join(OPERATORS)}")
 
 
+@dataclass(frozen=True)
+class _Near:
+    """What repeats an attack: texts that share so much of its shingles."""
+
+    own: frozenset[str]
+    threshold: float
+
+    @classmethod
+    def to(cls, text: str, threshold: float) -> "_Near":
+        return cls(shingles(text), threshold)
+
+    def repeats(self, text: str) -> bool:
+        other = shingles(text)
+        shared = len(self.own & other)
+        return shared >= self.threshold * (len(self.own) + len(other) - shared)
+
+    def hopeless(self, operator: str) -> bool:
+        """Whether all that the operator can put around a long attack is too little: a character adds one shingle."""
+        own, most = len(self.own), _most_added().get(operator)
+        return own > _LONG and most is not None and own >= self.threshold * (own + most)
+
+
+@lru_cache(maxsize=1)
+def _most_added() -> Mapping[str, int]:
+    """The most characters that operators put around a long attack."""
+    around = carriers()
+    both = _longest(around.before) + _longest(around.after) + len(".\n\n\n\n")
+    reply = _longest(around.reply_frames) + _longest(around.languages.values()) + 1
+    return {"carrier": both, "reply": reply}
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(len, texts))
+
+
 def _grown(
-    row: Mapping[str, Any], n: int, operators: Sequence[str], seen: set[str], rng: np.random.Generator
+    row: Mapping[str, Any],
+    n: int,
+    operators: Sequence[str],
+    seen: set[str],
+    rng: np.random.Generator,
+    near: _Near | None,
 ) -> list[Grown]:
     """Return up to `n` new texts of a row; an operator that the row does not take is not tried again."""
-    weights = np.array([WEIGHTS[name] for name in operators])
+    weights = np.array([0.0 if near and near.hopeless(name) else WEIGHTS[name] for name in operators])
     made: list[Grown] = []
     for _ in range(n * _TRIES):
         if len(made) == n or not weights.any():
@@ -95,7 +141,7 @@ def _grown(
         grown = _apply(operators[drawn], row, rng)
         if grown is None:
             weights[drawn] = 0
-        elif grown.text not in seen:
+        elif grown.text not in seen and not (near and near.repeats(grown.text)):
             seen.add(grown.text)
             made.append(grown)
     return made

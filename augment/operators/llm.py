@@ -33,6 +33,7 @@ _INSTRUCTION = (
     "words, with another sentence structure and register; keep names, code and numbers as they are. Answer with a "
     'JSON object {"paraphrases": ["...", ...]} and nothing else.'
 )
+_UNUSABLE = "an answer "  # how reasons begin that lie in an answer, not in getting one
 _SCHEMA = {"origin_id": pl.String(), "text": pl.String(), "how": pl.String()}
 
 
@@ -127,8 +128,9 @@ def paraphrase(
         progress: told about prompts done.
 
     Raises:
-        BadInput: the endpoint refuses (a wrong key, an unknown model) or cannot be reached at all. Answers that came
-            before are kept.
+        BadInput: the endpoint refuses (a wrong key, an unknown model), cannot be reached at all, or no request of this
+            call succeeded; where answers of earlier calls are there, prompts that it answers with nothing usable are
+            only counted. Answers that came before are kept.
         MissingExtra: the `openai` client is not installed.
     """
     known = _known(kept, endpoint)
@@ -151,9 +153,24 @@ def paraphrase(
                 if progress:
                     progress(done, len(left))
     own = set(prompts["id"])
+    _check_any(endpoint, len(left), failed, answered_before=bool(own & set(known)))
     how = f"paraphrase:{endpoint.model}"
     rows = [(id_, text, how) for id_, texts in answers.items() if id_ in own for text in texts]
     return Paraphrases(pl.DataFrame(rows, schema=_SCHEMA, orient="row"), len(left), len(own & set(known)), failed)
+
+
+def _check_any(endpoint: Endpoint, asked: int, failed: Mapping[str, int], *, answered_before: bool) -> None:
+    """Refuse a call in which every request failed: what follows would pass for a run with a language model."""
+    if not asked or sum(failed.values()) < asked:
+        return
+    # With earlier answers at hand, a prompt that the model never answers properly must not stop every later call.
+    if answered_before and all(reason.startswith(_UNUSABLE) for reason in failed):
+        return
+    reasons = ", ".join(f"{reason} ({n:,})" for reason, n in sorted(failed.items()))
+    raise BadInput(
+        f"--llm {endpoint.url}: all {asked:,} requests failed: {reasons}; see that it runs, answers in the OpenAI chat "
+        f"protocol and has the model {endpoint.model!r}, or leave --llm out"
+    )
 
 
 def _sendable(prompts: pl.DataFrame) -> list[tuple[str, str]]:

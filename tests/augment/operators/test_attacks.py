@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crywolf.augment.dedup import THRESHOLD, jaccard
+from crywolf.augment.operators import attacks
 from crywolf.augment.operators.attacks import OPERATORS, carry, grow_attacks, native, paraphrase, reply_in
 from crywolf.augment.operators.intent import quotable
 from crywolf.augment.operators.obfuscate import DISGUISES, REAL
-from crywolf.data import BadInput, check_corpus
+from crywolf.augment.operators.types import Grown
+from crywolf.data import BadInput, check_corpus, make_corpus
 from crywolf.data.embedded import malicious_seeds
 from crywolf.data.embedded.intent import phrasebook
 
@@ -67,6 +70,34 @@ def test_unknown_operators_and_missing_columns_are_refused() -> None:
 
 def test_nothing_to_grow_gives_an_empty_frame() -> None:
     assert check_corpus(grow_attacks(malicious_seeds().head(0), 3, np.random.default_rng(0))).is_empty()
+
+
+def test_what_repeats_its_attack_is_no_new_row_where_a_threshold_is_given() -> None:
+    seeds = malicious_seeds()
+    texts = dict(seeds.select("id", "text").iter_rows())
+    frame = grow_attacks(seeds, 3, np.random.default_rng(0), threshold=THRESHOLD)
+    assert max(jaccard(text, texts[id_]) for text, id_ in frame.select("text", "origin_id").iter_rows()) < THRESHOLD
+    # Less than all, since nothing else can be made of a few long ones.
+    assert frame["origin_id"].n_unique() >= 0.9 * seeds.height
+    shouted = grow_attacks(seeds, 3, np.random.default_rng(0), operators=["mixed_case"], threshold=THRESHOLD)
+    folded = zip(shouted["text"].str.to_lowercase(), shouted["origin_id"], strict=True)
+    assert not any(text == texts[id_].lower() for text, id_ in folded)
+
+
+def test_long_attacks_get_no_carriers_that_cannot_set_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counting(text: str, rng: np.random.Generator) -> Grown | None:
+        asked.append(len(text))
+        return carry(text, rng)
+
+    monkeypatch.setitem(attacks._PLAIN, "carrier", counting)
+    words = " ".join(f"word{i} of the {i * i}th row." for i in range(200))
+    rows = make_corpus([{"text": words[:length]} for length in (200, 330, 3_000)], label="MALICIOUS")
+    frame = grow_attacks(rows, 3, np.random.default_rng(0), operators=["carrier"], threshold=THRESHOLD)
+    assert frame.group_by("origin_id", maintain_order=True).len()["len"].to_list() == [3, 3]
+    assert max(asked) == 330
+    assert grow_attacks(rows, 3, np.random.default_rng(0), operators=["carrier"]).height == 9
 
 
 # --------------------------------------------------------------------------------------------------------- paraphrase

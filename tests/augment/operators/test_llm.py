@@ -97,6 +97,30 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_then_counted(
     assert sum(item["prompt"].endswith("0?") for item in server.seen) == 2
 
 
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("reply", [(500, "{}"), (200, wrapped("no")), (200, wrapped(None))])
+def test_a_call_in_which_nothing_was_answered_is_an_error_that_names_the_url(
+    serve: Serve, tmp_path: Path, n: int, reply: tuple[int, str]
+) -> None:
+    server = serve(lambda *_: reply)
+    with pytest.raises(BadInput, match=f"all {n} requests failed") as caught:
+        paraphrase(PROMPTS.head(n), endpoint(server, retries=0), tmp_path / "kept.jsonl")
+    assert server.url in str(caught.value)
+
+
+def test_a_prompt_that_is_never_answered_properly_stops_no_later_call_but_a_broken_server_does(
+    serve: Serve, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.jsonl"
+    server = serve(lambda n, asked: (200, wrapped("no")) if asked["prompt"].endswith("0?") else good(n, asked))
+    for _ in range(2):
+        found = paraphrase(PROMPTS, endpoint(server, retries=0), kept)
+        assert (found.frame.height, found.failed) == (10, {"an answer that is no JSON": 1})
+    broken = serve(lambda *_: (503, "{}"))
+    with pytest.raises(BadInput, match="all 1 requests failed: status 503"):
+        paraphrase(PROMPTS, endpoint(broken, retries=0), kept)
+
+
 def test_a_slow_answer_is_a_time_out(serve: Serve, tmp_path: Path) -> None:
     hold = threading.Event()
 
