@@ -76,7 +76,7 @@ def cli() -> None:
 
     \b
     Start here:
-      crywolf demo                                 the whole loop, under ten minutes
+      crywolf demo                                 the whole loop, eleven minutes on two cores
       crywolf augment --from-fps FPS -o OUT        grow your own false positives
       crywolf init                                 a crywolf.yaml for `train` and `retrain`
 

@@ -18,7 +18,7 @@ def demo(out: Path, seed: int, force: bool, as_json: bool) -> None:
     """Run the whole loop on the embedded data: train, harvest false positives, grow, mine, retrain, a feedback round.
 
     Ends with a table of FP rates and recall before and after, an HTML report, and packages to try with
-    `crywolf predict`. Takes about ten minutes on two cores. Gates that do not pass are shown; the demo ends with 0.
+    `crywolf predict`. Takes eleven minutes on two cores. Gates that do not pass are shown; the demo ends with 0.
     """
     from crywolf.commands.evaluate import show_evaluation, show_gates
     from crywolf.commands.feedback import show_round
