@@ -23,6 +23,7 @@ from crywolf.data import BadInput, Progress
 from .cache import VectorCache, cache_ids
 from .encoder import encoder_hash, fetch_encoder
 from .forward import BertForward, Exact, plan_of
+from .memory import give_back
 from .sentence import SentenceForward
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -31,6 +32,7 @@ Model = BertForward | SentenceForward
 _LOG = logging.getLogger(__name__)
 _CHARS_READ = 64  # characters of text read for each token of max_length: the tokenizer need not see the rest
 _SAVE_EVERY = 4096  # rows; a killed run loses at most these
+_MANY = 10_000
 _COPY = 4096  # rows copied at once
 _MIN_AGREEMENT = 0.999  # least cosine between bfloat16 and full precision vectors of the same text
 _PROBES = (
@@ -151,6 +153,9 @@ class Embedder:
                     progress(done, total)
             if self._cache is not None:
                 self._cache.put(ids[missing[part]], out[rows])
+        if len(missing) >= _MANY:
+            self._model = None  # what follows so many texts, an index of them, needs the memory; loading takes 0.4 s
+            give_back()
         source = first[inverse.reshape(-1)]
         again = np.flatnonzero(source != np.arange(len(texts)))
         for start in range(0, len(again), _COPY):

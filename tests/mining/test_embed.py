@@ -158,3 +158,15 @@ def test_bfloat16_that_disagrees_falls_back_or_is_refused(tmp_path: Path, monkey
     assert embedder.precision == "fp32"
     np.testing.assert_allclose(vectors, Embedder(precision="fp32")(["hello"]), atol=2e-5)
     assert [folder.name.rsplit("-", 1)[1] for folder in tmp_path.iterdir() if any(folder.iterdir())] == ["fp32"]
+
+
+def test_after_many_texts_the_model_s_memory_is_free_and_the_next_text_has_the_same_vector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crywolf.mining.embed._MANY", 3)
+    embedder = Embedder(precision="fp32")
+    few = embedder(["one text", "another text"])
+    assert embedder._model is not None
+    embedder(["a text", "a second text", "a third text"])
+    assert embedder._model is None
+    np.testing.assert_array_equal(embedder(["one text", "another text"]), few)
