@@ -116,7 +116,7 @@ class VectorCache:
             return self._shards[name]
         path = self._folder / name
         try:
-            if _file_hash(path) != name[len("shard-") : -len(".npy")]:
+            if content_hash(path) != name[len("shard-") : -len(".npy")]:
                 raise ValueError("content does not match its name")
             return _Shard(path, self._record)
         except FileNotFoundError:  # another process merged it away in this moment
@@ -207,7 +207,8 @@ class _Shard:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def _file_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """Return a BLAKE2b hash (16 bytes) of a file's content."""
     digest = blake2b(digest_size=16)
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from crywolf.data import BadInput, atomic_path
 
+from .cache import content_hash
 from .memory import give_back
 
 Kind = Literal["exact", "ivf", "hnsw"]
@@ -156,7 +157,7 @@ class VectorIndex:
             VectorIndex("exact", self.dimension, float16=self.float16, rows=None, index=index).add(_all(self._rows))
         with atomic_path(path, force=force) as temporary:
             faiss.write_index(index, str(temporary))
-            content = _hash(temporary)
+            content = content_hash(temporary)
         with atomic_path(_ids_path(path), force=True) as temporary, temporary.open("wb") as stream:
             np.save(stream, ids, allow_pickle=False)
         sidecar = Sidecar(
@@ -228,7 +229,7 @@ def load_index(path: Path, *, encoder: str, writable: bool = False) -> tuple[Vec
     try:
         ids = np.load(_ids_path(path), allow_pickle=False)
         whole = ids.dtype == np.uint64 and len(ids) == sidecar.rows and ids_hash(ids) == sidecar.ids
-        if not whole or _hash(path) != sidecar.content:
+        if not whole or content_hash(path) != sidecar.content:
             raise ValueError("content does not match its sidecar")
         index = faiss.read_index(str(path), 0 if writable else _mapping(sidecar.kind))
     except (OSError, ValueError, EOFError, RuntimeError) as error:
@@ -312,14 +313,6 @@ def _sidecar_path(path: Path) -> Path:
 
 def _ids_path(path: Path) -> Path:
     return path.with_name(path.name + ".ids.npy")
-
-
-def _hash(path: Path) -> str:
-    digest = blake2b(digest_size=16)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _all(rows: Vectors | None) -> Vectors:
