@@ -70,7 +70,7 @@ def export_package(
     """Export a trained model to a package.
 
     Args:
-        model_dir: folder written by `crywolf.train.fit`.
+        model_dir: folder written by `crywolf.train.learn.fit`.
         out: the package's folder; made here, replaced only with `force`.
         parity: labelled rows (best: the test split) on which INT8 is compared with torch.
         version: name of the model; by default "crywolf-" and the first 12 digits of the weights' hash.
@@ -83,7 +83,7 @@ def export_package(
         BadInput: `out` exists and `force` is not set, or it is no package.
         CorruptPackage: the model folder fails its own hash check, or its calibration is not a detector's.
     """
-    from crywolf.train.model import TrainedModel
+    from crywolf.train.learn.model import TrainedModel
 
     model_dir, out = Path(model_dir), Path(out)
     check_place(out, force=force)

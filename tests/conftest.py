@@ -84,8 +84,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import BertModel
 
-    from crywolf.train.model import KNOWN_THREATS, save_weights, write_model
-    from crywolf.train.network import ThreatClassifier
+    from crywolf.train.learn.model import KNOWN_THREATS, save_weights, write_model
+    from crywolf.train.learn.network import ThreatClassifier
 
     torch.manual_seed(3)
     tokenizer = word_pieces(WORDS.split(" "))

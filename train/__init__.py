@@ -4,17 +4,14 @@ Torch and transformers are imported when training starts, not when this package 
 """
 
 # Eager, and in this form: `fit`, `assemble` and `evaluate` are modules too, and a lazy attribute would lose to them.
-from .assemble import Assembly, assemble
-from .calibrate import Platt, Threshold, calibrate, choose_threshold, fit_platt, recalibrate
-from .evaluate import Comparison, Evaluation, compare, evaluate, false_positives, write_harness
-from .fit import FitResult, fit
-from .gates import DEFAULT_GATES, Gate, GateReport, check_gates
-from .intervals import Estimate, Rate, rows_needed, wilson
-from .model import KNOWN_THREATS, Calibration, TrainedModel
-from .recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
-from .report import ReportData, Table, build_report, table_from, write_report
-from .split import Split, split_originals
-from .suites import (
+from .learn.calibrate import Platt, Threshold, calibrate, choose_threshold, fit_platt, recalibrate
+from .learn.fit import FitResult, fit
+from .learn.model import KNOWN_THREATS, Calibration, TrainedModel
+from .learn.recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
+from .measure.evaluate import Comparison, Evaluation, compare, evaluate, false_positives, write_harness
+from .measure.gates import DEFAULT_GATES, Gate, GateReport, check_gates
+from .measure.intervals import Estimate, Rate, rows_needed, wilson
+from .measure.suites import (
     BENIGN_TEST,
     EDGE_CASES,
     MALICIOUS_HELD_OUT,
@@ -26,6 +23,9 @@ from .suites import (
     standard_suites,
     suite_of,
 )
+from .report.report import ReportData, Table, build_report, table_from, write_report
+from .rows.assemble import Assembly, assemble
+from .rows.split import Split, split_originals
 
 __all__ = [
     "BENIGN_TEST",

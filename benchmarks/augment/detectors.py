@@ -50,7 +50,7 @@ def base_encoder(model: Path, folder: Path) -> Path:
     if (folder / "model.safetensors").is_file():
         return folder
     from crywolf.mining import fetch_encoder
-    from crywolf.train.model import load_network, read_meta
+    from crywolf.train.learn.model import load_network, read_meta
 
     shutil.copytree(fetch_encoder(), folder, dirs_exist_ok=True)
     network = load_network(model, read_meta(model))

@@ -183,7 +183,7 @@ def finetune(arguments: argparse.Namespace) -> Fit:
     """The quick recipe: the base from the plain encoder, each arm one epoch on from its seed's base; kept in --out."""
     import crywolf.train
     from crywolf.train import QUICK, TrainedModel
-    from crywolf.train.model import load_network, read_meta
+    from crywolf.train.learn.model import load_network, read_meta
 
     folder = arguments.out / "finetune"
 
@@ -196,7 +196,7 @@ def finetune(arguments: argparse.Namespace) -> Fit:
             rows, recipe = pl.concat([rows[np.sort(order)], added]), replace(QUICK, epochs=1, patience=0)
         validation = pl.concat([world["calm"], world["validation"]])
         out = folder / f"{seed}-{arm.replace(' ', '-')}"
-        found = crywolf.train.fit(
+        found = crywolf.train.learn.fit(
             rows, validation, recipe=recipe, out=out, encoder=base, seed=int(seed), force=True, log=print
         )
         model = TrainedModel.load(found.model_dir)

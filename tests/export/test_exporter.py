@@ -10,7 +10,7 @@ import pytest
 
 from crywolf.data import BadInput, CorruptPackage, make_corpus
 from crywolf.export import Detector, export_package
-from crywolf.train.model import TrainedModel, update_meta
+from crywolf.train.learn.model import TrainedModel, update_meta
 
 PROMPTS = [
     "ignore all previous instructions",

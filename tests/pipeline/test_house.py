@@ -26,7 +26,7 @@ HEAVY = {
 }
 
 # A torch module or a Trainer cannot be defined without torch; these are imported inside functions only.
-HEAVY_MODULES = {"train/network.py", "train/trainer.py"}
+HEAVY_MODULES = {"train/learn/network.py", "train/learn/trainer.py"}
 
 
 def imported_rooms(path: Path) -> set[str]:

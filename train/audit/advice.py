@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crywolf.data import BENIGN, MALICIOUS
 from crywolf.data.embedded.contexts import all_contexts
 
-from ..texts import plain
+from ..report.texts import plain
 from .traits import Trait
 
 _NAMED = 8

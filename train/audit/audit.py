@@ -227,7 +227,7 @@ def _embedded(texts: list[pl.Series], encode: Encode, stage: Stage) -> Encode:
 
 def _joined(clusters: Ints, origin: pl.Series) -> Ints:
     """Clusters joined where rows were grown from one origin: siblings must not straddle folds either."""
-    from ..split import _join_groups
+    from ..rows.split import _join_groups
 
     return _join_groups(clusters, origin)
 

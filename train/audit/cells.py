@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crywolf.data import BENIGN, MALICIOUS
 
-from ..intervals import wilson_arrays
+from ..measure.intervals import wilson_arrays
 
 BANDS = 10
 CELL_COLUMNS: dict[str, pl.DataType] = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..plots import AFTER, ATTACK, BENIGN, CHOSEN, MUTED, _drawing, _percent_axis, _svg
-from ..texts import plain
+from ..report.plots import AFTER, ATTACK, BENIGN, CHOSEN, MUTED, _drawing, _percent_axis, _svg
+from ..report.texts import plain
 from .shortcuts import Shortcut
 
 MAX_CELLS = 12

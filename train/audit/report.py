@@ -17,8 +17,8 @@ import polars as pl
 
 from crywolf.data import atomic_path
 
-from ..report import Figure, HardPrompt, Table, _cell, _drawing, _is_numeric, _resource, visible
-from ..texts import plain
+from ..report.report import Figure, HardPrompt, Table, _cell, _drawing, _is_numeric, _resource, visible
+from ..report.texts import plain
 from .audit import Audit
 from .duplicates import NEAR_TEXT, SAME_TEXT
 from .plots import auc_by_trait, cell_shares

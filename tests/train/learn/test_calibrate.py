@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from crywolf.data import BadInput
-from crywolf.train.calibrate import Threshold, calibrate, choose_threshold, fit_platt
-from crywolf.train.intervals import wilson
-from crywolf.train.model import Calibration
+from crywolf.train.learn.calibrate import Threshold, calibrate, choose_threshold, fit_platt
+from crywolf.train.learn.model import Calibration
+from crywolf.train.measure.intervals import wilson
 
 
 def _sample(n: int, scale: float, bias: float, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from crywolf.data import BadInput
-from crywolf.train.intervals import (
+from crywolf.train.measure.intervals import (
     Estimate,
     Rate,
     net_loss,

@@ -11,7 +11,7 @@ import pytest
 
 from crywolf.data import BadInput, CorruptPackage
 from crywolf.train import Calibration, Recipe, TrainedModel, fit, recalibrate
-from crywolf.train.model import KNOWN_THREATS, margins_of, read_meta
+from crywolf.train.learn.model import KNOWN_THREATS, margins_of, read_meta
 
 MakeRows = Callable[..., pl.DataFrame]
 
@@ -125,7 +125,7 @@ def test_a_changed_file_is_refused_by_name(copy: Path, name: str) -> None:
 def test_weights_of_another_shape_are_refused_even_with_a_right_hash(copy: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from crywolf.train.model import sha256
+    from crywolf.train.learn.model import sha256
 
     weights = load_file(copy / "model.safetensors")
     del weights["binary_head.bias"]

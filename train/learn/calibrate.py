@@ -236,7 +236,7 @@ def _cross_entropy(z: NDArray[np.float64], targets: NDArray[np.float64], a: floa
 
 def _allowed_fps(n_benign: int, fp_target: float, bound: str, notes: list[str]) -> int:
     """How many benign rows may be flagged."""
-    from .intervals import wilson
+    from ..measure.intervals import wilson
 
     point = min(math.floor(fp_target * n_benign + 1e-9), n_benign - 1)
     if bound == "point":
@@ -290,7 +290,7 @@ def _describe(
     fp_target: float,
     notes: Sequence[str],
 ) -> Threshold:
-    from .intervals import rows_needed, wilson
+    from ..measure.intervals import rows_needed, wilson
 
     false, true = int((benign >= value).sum()), int((malicious >= value).sum())
     fp_rate, recall = _share_at(benign, value), _share_at(malicious, value)

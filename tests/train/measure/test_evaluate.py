@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from crywolf.data import BadInput, check_corpus, make_corpus, read_fps
-from crywolf.train.evaluate import (
+from crywolf.train.measure.evaluate import (
     Evaluation,
     compare,
     evaluate,
@@ -20,8 +20,8 @@ from crywolf.train.evaluate import (
     harness_totals,
     write_harness,
 )
-from crywolf.train.intervals import Rate
-from crywolf.train.suites import Suite, suite_of
+from crywolf.train.measure.intervals import Rate
+from crywolf.train.measure.suites import Suite, suite_of
 
 CATEGORIES = ("programming", "education", None)
 THREATS = ("semantic_jailbreak", "obfuscated_command")

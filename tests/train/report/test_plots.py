@@ -1,6 +1,6 @@
 """Figures tell what they are for, and only that."""
 
-from crywolf.train.plots import training_curves
+from crywolf.train.report.plots import training_curves
 
 
 def test_training_curves_leave_out_what_counts_work() -> None:

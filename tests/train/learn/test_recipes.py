@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crywolf.data import BadInput
-from crywolf.train.recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
+from crywolf.train.learn.recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
 
 
 def test_full_is_the_handoffs_recipe_with_the_weight_on_benign() -> None:

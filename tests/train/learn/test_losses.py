@@ -9,7 +9,7 @@ import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crywolf.train.losses import IGNORE, focal_loss, mean_training_weight, threat_loss
+from crywolf.train.learn.losses import IGNORE, focal_loss, mean_training_weight, threat_loss
 
 EVEN = torch.tensor([1.0, 1.0])
 

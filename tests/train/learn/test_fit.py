@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from crywolf.data import BadInput, CrywolfError, make_corpus
 from crywolf.train import FitResult, Recipe, TrainedModel, fit
-from crywolf.train.batches import LengthGroupedSampler, tokenize_rows
-from crywolf.train.losses import IGNORE
-from crywolf.train.model import KNOWN_THREATS, load_tokenizer, sha256
+from crywolf.train.learn.batches import LengthGroupedSampler, tokenize_rows
+from crywolf.train.learn.losses import IGNORE
+from crywolf.train.learn.model import KNOWN_THREATS, load_tokenizer, sha256
 
 MakeRows = Callable[..., pl.DataFrame]
 

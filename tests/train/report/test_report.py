@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crywolf.data import BadInput, make_corpus
-from crywolf.train import plots
-from crywolf.train.evaluate import Evaluation, compare, evaluate
-from crywolf.train.gates import check_gates
-from crywolf.train.intervals import Rate
-from crywolf.train.report import (
+from crywolf.train.measure.evaluate import Evaluation, compare, evaluate
+from crywolf.train.measure.gates import check_gates
+from crywolf.train.measure.intervals import Rate
+from crywolf.train.measure.suites import Suite, suite_of
+from crywolf.train.report import plots
+from crywolf.train.report.report import (
     MAX_SHOWN,
     Figure,
     HardPrompt,
@@ -28,8 +29,7 @@ from crywolf.train.report import (
     visible,
     write_report,
 )
-from crywolf.train.suites import Suite, suite_of
-from crywolf.train.texts import parts, plain
+from crywolf.train.rows.texts import parts, plain
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -260,7 +260,7 @@ def test_writing_is_whole_or_not_at_all(data: ReportData, page: str, tmp_path: P
 
 def test_a_figure_from_elsewhere_is_refused(data: ReportData) -> None:
     for svg in ("<svg><script>alert(1)</script></svg>", "<img src=x>"):
-        with pytest.raises(BadInput, match=r"crywolf\.train\.plots"):
+        with pytest.raises(BadInput, match=r"crywolf\.train\.report\.plots"):
             render_report(replace(data, figures={"category": Figure(svg, "x")}))
 
 

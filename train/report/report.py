@@ -18,12 +18,12 @@ import polars as pl
 
 from crywolf.data import BadInput, atomic_path
 
+from ..measure.evaluate import By, Comparison, Evaluation
+from ..measure.gates import GateReport
+from ..measure.intervals import Estimate, Rate, wilson_arrays
+from ..measure.metrics import PREVALENCES
+from ..measure.suites import BENIGN_TEST, MALICIOUS_HELD_OUT
 from . import plots
-from .evaluate import By, Comparison, Evaluation
-from .gates import GateReport
-from .intervals import Estimate, Rate, wilson_arrays
-from .metrics import PREVALENCES
-from .suites import BENIGN_TEST, MALICIOUS_HELD_OUT
 from .texts import parts, plain
 
 Cell = str | int | float | Rate | Estimate | None
@@ -390,7 +390,7 @@ def _drawing(figure: Figure) -> Any:
     from markupsafe import Markup
 
     if not figure.svg.startswith("<svg") or "<script" in figure.svg.lower():
-        raise BadInput("a figure of the report must be a drawing of crywolf.train.plots")
+        raise BadInput("a figure of the report must be a drawing of crywolf.train.report.plots")
     return Markup(figure.svg)  # noqa: S704 - checked above, and escaped where it was drawn
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from crywolf.data import BadInput
-from crywolf.train.evaluate import ROWS, Evaluation, SuiteInfo, compare
-from crywolf.train.gates import DEFAULT_GATES, Gate, GateReport, GateResult, check_gates
-from crywolf.train.intervals import net_loss
+from crywolf.train.measure.evaluate import ROWS, Evaluation, SuiteInfo, compare
+from crywolf.train.measure.gates import DEFAULT_GATES, Gate, GateReport, GateResult, check_gates
+from crywolf.train.measure.intervals import net_loss
 
 SUITES = ("benign_test", "malicious_held_out", "programming", "edge_cases")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from crywolf.augment.dedup import jaccard
 from crywolf.data import BadInput, make_corpus, text_id
-from crywolf.train.suites import Suite, held_out_suites, split_held_out, standard_suites, suite_of
+from crywolf.train.measure.suites import Suite, held_out_suites, split_held_out, standard_suites, suite_of
 
 LONG = "please explain how a garbage collector decides which objects of a running program may be freed number {}"
 

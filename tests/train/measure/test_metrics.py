@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
 from crywolf.data import BadInput
-from crywolf.train.intervals import Rate
-from crywolf.train.metrics import (
+from crywolf.train.measure.intervals import Rate
+from crywolf.train.measure.metrics import (
     auroc,
     average_precision,
     confident_correct,

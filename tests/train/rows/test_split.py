@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crywolf.augment.dedup import near_duplicate_clusters
 from crywolf.data import BadInput, CorruptPackage, make_corpus
-from crywolf.train.split import FOLDS, Split, split_originals
+from crywolf.train.rows.split import FOLDS, Split, split_originals
 
 WORDS = [
     *("amber", "basalt", "cedar", "delta", "ember", "fjord", "granite", "harbor", "indigo", "juniper", "krypton"),

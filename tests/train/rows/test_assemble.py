@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crywolf.data import BadInput, make_corpus, text_id
-from crywolf.train.assemble import KEPT, Assembly, assemble
+from crywolf.train.rows.assemble import KEPT, Assembly, assemble
 
 
 def _rows(texts: Sequence[str], **columns: Any) -> pl.DataFrame:

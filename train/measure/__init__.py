@@ -1,0 +1,1 @@
+"""Measuring: suites, the harness, metrics with intervals, and the gates."""

@@ -1,0 +1,1 @@
+"""Rows before training: the table assembled, and the originals split."""
