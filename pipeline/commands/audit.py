@@ -201,7 +201,7 @@ def show_audit(console: Console, result: Any) -> None:
     console.document["audit"] = result.to_dict()
     if console.as_json:
         return
-    from crywolf.train.rows.texts import plain
+    from crywolf.train.report.texts import plain
 
     def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         shown = [[plain(value) if isinstance(value, str) else value for value in row] for row in rows]

@@ -29,7 +29,7 @@ from crywolf.train.report.report import (
     visible,
     write_report,
 )
-from crywolf.train.rows.texts import parts, plain
+from crywolf.train.report.texts import parts, plain
 
 HOSTILE = (
     "<script>alert(1)</script>",
