@@ -5,6 +5,7 @@ validated plain data. Each is read when it is first asked for.
 """
 
 from .attacks import malicious_seeds, near_miss_twins
+from .breadth import breadth, embedded_training
 from .lexicons import Lexicons, lexicons
 from .seeds import benign_prompts_path, benign_seeds, fps_path
 from .suites import edge_case_suite, programming_suite
@@ -15,7 +16,9 @@ __all__ = [
     "Template",
     "benign_prompts_path",
     "benign_seeds",
+    "breadth",
     "edge_case_suite",
+    "embedded_training",
     "fps_path",
     "lexicons",
     "malicious_seeds",
