@@ -1,8 +1,8 @@
 """The harness: score suites with any detector, and set two detectors against each other on the same rows.
 
-Takes a `score` callable, a threshold and suites; gives an `Evaluation`, whose tables by suite, category, threat type
-and source carry counts and 95% intervals, and from two of them a `Comparison`, paired row by row. Both go to JSON and
-back, without prompts unless asked.
+Takes a `score` callable, a threshold and suites; gives an `Evaluation`, whose tables by suite, category, threat type,
+source, language and length carry counts and 95% intervals, and from two of them a `Comparison`, paired row by row and
+tested by McNemar's exact test. An evaluation goes to JSON and back, without prompts unless asked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from crywolf.data import LABELS, THREAT_TYPES, BadInput, Progress, Score, make_corpus, write_corpus
 
 from .intervals import Estimate, Rate, net_loss, paired_difference, wilson_arrays
+from .mcnemar import McNemar, mcnemar_arrays
 from .metrics import (
     PREVALENCES,
     Confusion,
@@ -33,11 +35,15 @@ from .metrics import (
     reliability,
     threshold_curve,
 )
+from .slices import LAZY_SLICES, LazySlice, Slices
 from .suites import BENIGN_TEST, MALICIOUS_HELD_OUT, Kind, Suite
 
 Threats = Callable[[Sequence[str]], Sequence[str]]
 """Texts to the threat type that the detector takes each for."""
-By = Literal["suite", "category", "subcategory", "threat_type", "source"]
+By = Literal["suite", "category", "subcategory", "threat_type", "source", "language", "length"]
+"""What tables are split by; language and length are worked out from the texts when asked for."""
+Measure = Literal["fp_rate", "recall"]
+MEASURES: tuple[Measure, ...] = ("fp_rate", "recall")
 Where = Literal["all", "l2"]
 
 FORMAT = "crywolf-evaluation"
@@ -82,23 +88,33 @@ class Evaluation:
         suites: what was scored, in order.
         rows: one row for each suite and prompt, with the columns of `ROWS`; `text` is null after a round trip through
             JSON without prompts, `l2_saw` is null where no L1 results were given.
+        saved: id, language and length of each prompt as the file had them that this was read from; None for one just
+            scored, and for files of versions that did not save them.
     """
 
     name: str
     threshold: float
     suites: tuple[SuiteInfo, ...]
     rows: pl.DataFrame
+    saved: pl.DataFrame | None = None
 
     def suite(self, name: str) -> SuiteInfo | None:
         """What is known of a suite; None if it was not scored."""
         return next((info for info in self.suites if info.name == name), None)
 
-    def select(self, suite: str | None = None) -> pl.DataFrame:
-        """The rows of one suite, or of all held-out suites with every prompt once."""
-        if suite is not None:
-            return self.rows.filter(pl.col("suite") == suite)
-        names = [info.name for info in self.suites if info.held_out]
-        return self.rows.filter(pl.col("suite").is_in(names)).unique(subset="id", keep="first", maintain_order=True)
+    @cached_property
+    def slices(self) -> Slices:
+        """Language and length of each prompt, worked out when first asked for."""
+        return Slices.of(self.rows, self.saved)
+
+    def select(self, suite: str | None = None, *, by: By = "suite") -> pl.DataFrame:
+        """The rows of one suite, or of all held-out suites with every prompt once.
+
+        Args:
+            suite: its name; None for all that is held out.
+            by: language or length adds that column; every other one is there anyway.
+        """
+        return _select(self.rows, self.suites, suite, by, self.slices)
 
     def fp_rate(self, suite: str | None = None, *, where: Where = "all") -> Rate:
         """Benign rows flagged: over all of them, or over those that L2 saw."""
@@ -114,7 +130,7 @@ class Evaluation:
         return bool(self.rows["l2_saw"].is_not_null().any())
 
     def table(self, by: By = "suite", *, where: Where = "all") -> pl.DataFrame:
-        """FP rate and recall by suite and, if asked, by category, subcategory, threat type or source.
+        """FP rate and recall by suite and, if asked, by category, subcategory, threat type, source, language or length.
 
         Returns:
             Columns suite, the group, measure (fp_rate or recall), k, n, value, low, high; the worst groups of each
@@ -123,6 +139,7 @@ class Evaluation:
         """
         rows = _where(self.rows, where)
         rows = rows.filter(~_IS_BENIGN) if by == "threat_type" else rows
+        rows = self.slices.join(rows, by) if _is_lazy(by) else rows
         keys = _keys(by)
         counted = rows.with_columns(_measure(), *_named(by)).group_by([*keys, "measure"], maintain_order=True)
         table = counted.agg(pl.col("flagged").sum().cast(pl.Int64).alias("k"), pl.len().cast(pl.Int64).alias("n"))
@@ -212,9 +229,11 @@ class Evaluation:
         return flagged.sort("score", "id", descending=[True, False]).head(n)
 
     def to_dict(self, *, prompts: bool = False) -> dict[str, Any]:
-        """For JSON: the summary, the tables and every row; prompts only if asked."""
-        rows = self.rows if prompts else self.rows.with_columns(pl.lit(None, dtype=pl.String).alias("text"))
-        kept = [column for column in ROWS if prompts or column != "text"]
+        """For JSON: the summary, the tables and every row with its language and length; prompts only if asked."""
+        rows = self.rows
+        for by in LAZY_SLICES:
+            rows = rows.join(self.slices.by(by), on="id", how="left", maintain_order="left")
+        kept = [column for column in (*ROWS, *LAZY_SLICES) if prompts or column != "text"]
         return {
             "format": FORMAT,
             "version": 1,
@@ -237,7 +256,7 @@ class Evaluation:
             given = dict(data["rows"])
             count = len(given["id"])
             rows = pl.DataFrame({name: given.get(name, [None] * count) for name in ROWS}, schema=ROWS, strict=True)
-            evaluation = cls(str(data["name"]), float(data["threshold"]), infos, rows)
+            evaluation = cls(str(data["name"]), float(data["threshold"]), infos, rows, _saved_slices(given))
         except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
             raise BadInput(
                 f"the saved evaluation is damaged ({type(error).__name__}: {error}); evaluate again"
@@ -245,7 +264,29 @@ class Evaluation:
         return evaluation
 
 
-_BYS: tuple[By, ...] = ("suite", "category", "subcategory", "threat_type", "source")
+_BYS: tuple[By, ...] = ("suite", "category", "subcategory", "threat_type", "source", *LAZY_SLICES)
+
+
+def _saved_slices(given: Mapping[str, Any]) -> pl.DataFrame | None:
+    """Language and length by id from the columns of a saved evaluation; None where an older version wrote it."""
+    if not set(LAZY_SLICES) <= given.keys():
+        return None
+    schema = dict.fromkeys(("id", *LAZY_SLICES), pl.String())
+    return pl.DataFrame({name: given[name] for name in schema}, schema=schema, strict=True).unique(subset="id")
+
+
+def _is_lazy(by: By) -> TypeGuard[LazySlice]:
+    return by in LAZY_SLICES
+
+
+def _select(rows: pl.DataFrame, suites: Sequence[SuiteInfo], suite: str | None, by: By, slices: Slices) -> pl.DataFrame:
+    """The rows of one suite, or of all held-out suites with every prompt once, with a lazy slice if asked for."""
+    if suite is not None:
+        chosen = rows.filter(pl.col("suite") == suite)
+    else:
+        names = [info.name for info in suites if info.held_out]
+        chosen = rows.filter(pl.col("suite").is_in(names)).unique(subset="id", keep="first", maintain_order=True)
+    return slices.join(chosen, by) if _is_lazy(by) else chosen
 
 
 def _fp_rate_at(benign: pl.DataFrame, attacks: pl.DataFrame, column: str, recall: float) -> Rate:
@@ -321,7 +362,7 @@ def evaluate(
         raise BadInput(f"give at least one suite, and every suite its own name; got {names}")
     rows = pl.concat([_rows(suite) for suite in suites])
     unique = rows.select("text").unique(maintain_order=True)
-    scores = _score_all(score, unique["text"].to_list(), progress, name)
+    scores = score_all(score, unique["text"].to_list(), progress, name)
     flagged = unique.with_columns(pl.Series("score", scores), pl.Series("flagged", scores >= threshold))
     flagged = flagged.with_columns(_taken_for(flagged, threats, name))
     joined = rows.join(flagged, on="text", how="left", maintain_order="left").select(
@@ -349,7 +390,7 @@ def _named_in(frame: pl.DataFrame, ids: frozenset[str]) -> pl.Expr:
     return found | pl.col("external_id").is_in(list(ids)).fill_null(value=False) if "external_id" in frame else found
 
 
-def _score_all(score: Score, texts: list[str], progress: Progress | None, name: str) -> NDArray[np.float64]:
+def score_all(score: Score, texts: list[str], progress: Progress | None, name: str) -> NDArray[np.float64]:
     """Scores of all texts, asked for in chunks and checked, so that a bad detector is named rather than averaged in."""
     parts: list[NDArray[np.float64]] = []
     for start in range(0, len(texts), _CHUNK):
@@ -447,6 +488,7 @@ class Comparison:
         rows: the rows that both were scored on: the columns of `ROWS` with score, flagged and taken_for in two versions
             (`score_before`, `score_after`, ...).
         left_out: rows that only one of the two was scored on, by suite.
+        slices: language and length of each prompt, worked out when first asked for.
     """
 
     before: str
@@ -454,13 +496,16 @@ class Comparison:
     suites: tuple[SuiteInfo, ...]
     rows: pl.DataFrame
     left_out: dict[str, int]
+    slices: Slices
 
-    def select(self, suite: str | None = None) -> pl.DataFrame:
-        """The rows of one suite, or of all held-out suites with every prompt once."""
-        if suite is not None:
-            return self.rows.filter(pl.col("suite") == suite)
-        names = [info.name for info in self.suites if info.held_out]
-        return self.rows.filter(pl.col("suite").is_in(names)).unique(subset="id", keep="first", maintain_order=True)
+    def select(self, suite: str | None = None, *, by: By = "suite") -> pl.DataFrame:
+        """The rows of one suite, or of all held-out suites with every prompt once.
+
+        Args:
+            suite: its name; None for all that is held out.
+            by: language or length adds that column; every other one is there anyway.
+        """
+        return _select(self.rows, self.suites, suite, by, self.slices)
 
     def fixed_fps(self, suite: str | None = None) -> pl.DataFrame:
         """Benign rows that only the old detector flags."""
@@ -500,22 +545,37 @@ class Comparison:
         """How many attacks both were scored on."""
         return self.select(suite).filter(~_IS_BENIGN).height
 
-    def change(self, measure: Literal["fp_rate", "recall"], suite: str | None = None) -> Estimate:
+    def change(self, measure: Measure, suite: str | None = None) -> Estimate:
         """The change of a rate from old to new, with its interval for paired rows."""
+        return paired_difference(*self._cells(measure, suite))
+
+    def mcnemar(self, measure: Measure, suite: str | None = None) -> McNemar:
+        """McNemar's (1947) exact test of the change, over one suite or all held-out rows.
+
+        It stands beside `change`: the p-value says whether verdicts moved one way more often than chance would have
+        it, the interval how far the rate moved.
+        """
+        _, dropped, added, _ = self._cells(measure, suite)
+        return McNemar(dropped, added)
+
+    def _cells(self, measure: Measure, suite: str | None) -> tuple[int, int, int, int]:
+        """Rows flagged by both, by the old one alone, by the new one alone, by neither."""
         rows = self.select(suite).filter(_IS_BENIGN if measure == "fp_rate" else ~_IS_BENIGN)
         old, new = rows["flagged_before"].to_numpy(), rows["flagged_after"].to_numpy()
-        cells = (old & new, old & ~new, ~old & new, ~old & ~new)
-        return paired_difference(*(int(cell.sum()) for cell in cells))
+        return int((old & new).sum()), int((old & ~new).sum()), int((~old & new).sum()), int((~old & ~new).sum())
 
     def table(self, by: By = "suite", *, where: Where = "all") -> pl.DataFrame:
         """Before and after side by side, on the same rows.
 
         Returns:
             Columns suite, the group, measure, n, and k, value, low, high with the endings _before and _after, then
-            `dropped` (flagged only before) and `added` (flagged only after); the worst groups after the change first.
+            `dropped` (flagged only before), `added` (flagged only after) and `p_value`, McNemar's exact test of these
+            two; the worst groups after the change first. Each group is a look of its own: of twenty groups in which
+            nothing changed, one has a p-value of 0.05.
         """
         rows = _where(self.rows, where)
         rows = rows.filter(~_IS_BENIGN) if by == "threat_type" else rows
+        rows = self.slices.join(rows, by) if _is_lazy(by) else rows
         old, new = pl.col("flagged_before"), pl.col("flagged_after")
         counted = rows.with_columns(_measure(), *_named(by)).group_by([*_keys(by), "measure"], maintain_order=True)
         table = counted.agg(
@@ -526,6 +586,8 @@ class Comparison:
             (new & ~old).sum().cast(pl.Int64).alias("added"),
         )
         table = _with_interval(_with_interval(table, "_before"), "_after")
+        p_values = mcnemar_arrays(table["dropped"].to_numpy(), table["added"].to_numpy())
+        table = table.with_columns(pl.Series("p_value", p_values, dtype=pl.Float64))
         return _ordered(table, self.suites, by, "value_after")
 
     def at_equal_recall(self, recalls: Sequence[float] = (0.90, 0.95)) -> list[tuple[str, float, Rate, Rate]]:
@@ -578,17 +640,20 @@ class Comparison:
                 for name, recall, old, new in self.at_equal_recall()
             ],
             "net_loss": {**self.net_loss().to_dict(), "caught_before": self.caught_before()},
-            "changes": dict(self._changes()),
+            "changes": dict(self._by_measure(self.change)),
+            "mcnemar": dict(self._by_measure(self.mcnemar)),
             **changed,
             **attacks,
         }
 
-    def _changes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _by_measure(
+        self, answer: Callable[[Measure, str], Estimate | McNemar]
+    ) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+        """Each suite's answers for the measures that it has rows for."""
         for info in self.suites:
             rows = self.select(info.name)
             held = {"fp_rate": rows.filter(_IS_BENIGN).height, "recall": rows.filter(~_IS_BENIGN).height}
-            found = {name: self.change(name, info.name).to_dict() for name in ("fp_rate", "recall") if held[name]}
-            yield info.name, found
+            yield info.name, {name: answer(name, info.name).to_dict() for name in MEASURES if held[name]}
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:
@@ -611,7 +676,7 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison:
         if (rows := after.select(name).height + before.select(name).height - 2 * _height(paired, name))
     }
     infos = tuple(info for info in after.suites if info.name in names)
-    return Comparison(before.name, after.name, infos, paired, left_out)
+    return Comparison(before.name, after.name, infos, paired, left_out, after.slices)
 
 
 def _height(rows: pl.DataFrame, suite: str) -> int:

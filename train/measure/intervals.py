@@ -201,6 +201,35 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
 
 
+def difference_arrays(
+    k_in: ArrayLike, n_in: ArrayLike, k_out: ArrayLike, n_out: ArrayLike, z: float = Z95
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The difference of two rates over different rows (inside minus outside), by Newcombe's (1998) method 10.
+
+    It squares and adds the Wilson intervals of the two rates.
+
+    Args:
+        k_in: hits inside, shape (m,).
+        n_in: rows inside.
+        k_out: hits outside.
+        n_out: rows outside.
+        z: normal quantile.
+
+    Returns:
+        Value, low and high, shape (m,) each; nan, -1 and 1 where one side has no rows.
+    """
+    low_in, high_in = wilson_arrays(k_in, n_in, z)
+    low_out, high_out = wilson_arrays(k_out, n_out, z)
+    rows_in, rows_out = np.asarray(n_in, dtype=np.float64), np.asarray(n_out, dtype=np.float64)
+    inside = np.asarray(k_in, dtype=np.float64) / np.maximum(rows_in, 1.0)
+    outside = np.asarray(k_out, dtype=np.float64) / np.maximum(rows_out, 1.0)
+    value = inside - outside
+    low = value - np.hypot(inside - low_in, high_out - outside)
+    high = value + np.hypot(high_in - inside, outside - low_out)
+    empty = (rows_in == 0) | (rows_out == 0)
+    return np.where(empty, np.nan, value), np.where(empty, -1.0, low), np.where(empty, 1.0, high)
+
+
 def _combine(one: float, other: float, phi: float) -> float:
     return math.sqrt(max(0.0, one * one - 2.0 * phi * one * other + other * other))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from crywolf.data import BadInput, check_corpus, make_corpus, read_fps
 from crywolf.train.measure.evaluate import (
@@ -171,7 +172,16 @@ def test_an_evaluation_of_one_class_goes_to_json_without_nan() -> None:
     assert data["metrics"]["recall"]["value"] is None
 
 
-@pytest.mark.parametrize("damage", [{"version": 9}, {"rows": {}}, {"suites": [{"name": "x"}]}, {"threshold": "high"}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": 9},
+        {"rows": {}},
+        {"suites": [{"name": "x"}]},
+        {"threshold": "high"},
+        {"rows": {"id": ["x"], "language": ["en"], "length": [7, 7]}},
+    ],
+)
 def test_a_damaged_file_is_bad_input(damage: dict[str, object]) -> None:
     data = {**drawn(6, suites()).to_dict(), **damage}
     with pytest.raises(BadInput):
@@ -250,6 +260,58 @@ def test_the_paired_table_agrees_with_both_evaluations() -> None:
         assert left.equals(right)
     net = (table["added"] - table["dropped"]).to_list()
     assert net == (table["k_after"] - table["k_before"]).to_list()
+
+
+@pytest.mark.parametrize("measure", ["fp_rate", "recall"])
+def test_each_suite_is_tested_by_its_discordant_rows(measure: str) -> None:
+    parts = suites(120)
+    found = compare(drawn(1, parts, "old", 0.5), drawn(2, parts, "new", 0.7))
+    suite = "benign_test" if measure == "fp_rate" else "malicious_held_out"
+    changed = (found.fixed_fps, found.new_fps) if measure == "fp_rate" else (found.lost, found.gained)
+    dropped, added = (side(suite).height for side in changed)
+    expected = binomtest(dropped, dropped + added).pvalue
+    test = found.mcnemar(measure, suite)  # type: ignore[arg-type]
+    assert (test.dropped, test.added) == (dropped, added)
+    assert test.p_value == pytest.approx(expected)
+    row = found.table().filter((pl.col("suite") == suite) & (pl.col("measure") == measure)).row(0, named=True)
+    assert row["p_value"] == pytest.approx(expected)
+    assert found.to_dict()["mcnemar"][suite] == {measure: test.to_dict()}
+
+
+def test_tables_by_language_and_length_count_every_row_once() -> None:
+    found = drawn(11, suites())
+    for by in ("language", "length"):
+        table = found.table(by)  # type: ignore[arg-type]
+        assert table.group_by("suite").agg(pl.col("n").sum()).sort("suite")["n"].to_list() == [30, 37, 30]
+        assert found.select(by=by)[by].null_count() == 0  # type: ignore[arg-type]
+    texts = found.rows["text"].str.len_chars()
+    short = found.table("length").filter(pl.col("length") == "to 50")
+    assert short["n"].sum() == (texts <= 50).sum()
+    pair = compare(found, drawn(12, suites()))
+    assert pair.table("length")["n"].sum() == found.rows.height
+    assert set(pair.select(by="language")["language"]) == set(found.select(by="language")["language"])
+
+
+def test_language_and_length_survive_json_without_prompts() -> None:
+    found = drawn(6, suites())
+    loaded = Evaluation.from_dict(json.loads(json.dumps(found.to_dict())))
+    for by in ("language", "length"):
+        assert loaded.table(by).equals(found.table(by))  # type: ignore[arg-type]
+    again = Evaluation.from_dict(json.loads(json.dumps(loaded.to_dict())))
+    assert again.table("length").equals(found.table("length"))
+
+
+def test_an_evaluation_saved_before_there_were_such_slices_still_reads() -> None:
+    found = drawn(6, suites())
+    data = json.loads(json.dumps(found.to_dict()))
+    for by in ("language", "length"):
+        del data["rows"][by], data["tables"][by]
+    old = Evaluation.from_dict(data)
+    assert old.table("category").equals(found.table("category"))
+    assert set(old.table("length")["length"]) == {"(not saved)"}
+    assert Evaluation.from_dict(json.loads(json.dumps(old.to_dict()))).table("suite").equals(found.table("suite"))
+    pair = compare(old, found)
+    assert "(not saved)" not in set(pair.table("length")["length"])
 
 
 def test_rows_that_only_one_of_them_scored_are_left_out_and_counted() -> None:

@@ -12,6 +12,7 @@ from crywolf.data import BadInput
 from crywolf.train.measure.intervals import (
     Estimate,
     Rate,
+    difference_arrays,
     net_loss,
     paired_difference,
     rows_needed,
@@ -150,3 +151,26 @@ def test_net_loss_of_a_model_that_caught_nothing_is_unknown() -> None:
 
 def test_an_estimate_speaks_in_points() -> None:
     assert Estimate(-0.0481, -0.051, -0.0455).points == "-4.81 points (95% CI -5.10 to -4.55)"
+
+
+def test_the_difference_of_two_rates_is_newcombes_published_example() -> None:
+    # Newcombe (1998), Statistics in Medicine 17:873-890, table II, method 10: 56/70 against 48/80.
+    value, low, high = difference_arrays([56], [70], [48], [80])
+    assert value[0] == pytest.approx(0.2)
+    assert (round(low[0], 4), round(high[0], 4)) == (0.0524, 0.3339)
+
+
+@given(COUNTS, COUNTS)
+def test_a_difference_turns_round_with_its_sides_and_holds_its_value(
+    one: tuple[int, int], other: tuple[int, int]
+) -> None:
+    value, low, high = (float(part[0]) for part in difference_arrays([one[0]], [one[1]], [other[0]], [other[1]]))
+    back = [float(part[0]) for part in difference_arrays([other[0]], [other[1]], [one[0]], [one[1]])]
+    assert back == pytest.approx([-value, -high, -low])
+    assert -1.0 <= low <= value <= high <= 1.0
+
+
+def test_a_difference_from_nothing_is_not_known() -> None:
+    value, low, high = difference_arrays([0, 1], [0, 4], [1, 0], [4, 0])
+    assert np.isnan(value).all()
+    assert (low.tolist(), high.tolist()) == ([-1.0, -1.0], [1.0, 1.0])
