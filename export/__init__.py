@@ -8,14 +8,20 @@ from .detectors import LoadedDetector, load_detector
 from .exporter import ExportResult, check_place, export_package
 from .package import PackageInfo
 from .parity import Parity
+from .rules import RuleSet, load_rules
+from .voting import Ensemble, load_ensemble
 
 __all__ = [
     "Detector",
+    "Ensemble",
     "ExportResult",
     "LoadedDetector",
     "PackageInfo",
     "Parity",
+    "RuleSet",
     "check_place",
     "export_package",
     "load_detector",
+    "load_ensemble",
+    "load_rules",
 ]

@@ -1,4 +1,4 @@
-"""DETECTOR on the command line: a package folder, an http(s) URL, or `module:function`; all become one score callable.
+"""DETECTOR on the command line: a package folder, a URL, `module:function` or an ensemble; all become one callable.
 
 Takes the user's words and gives a `LoadedDetector`, so that any guard on the market can be measured, and its false
 positives harvested, in the same way. Scores from outside are checked before anybody counts with them.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from crywolf.data import BadInput, CrywolfError, Score
 
 from .detector import Detector
+from .voting import is_ensemble, load_ensemble
 
 DEFAULT_THRESHOLD = 0.5
 _URL_WORKERS = 4
@@ -37,39 +39,57 @@ class LoadedDetector:
     """
 
     name: str
-    kind: Literal["package", "url", "function"]
+    kind: Literal["package", "url", "function", "ensemble"]
     score: Score
     threshold: float
     threats: Callable[[Sequence[str]], list[str]] | None = None
 
 
-def load_detector(spec: str, *, threshold: float | None = None, timeout: float = 30.0) -> LoadedDetector:
+def load_detector(
+    spec: str, *, threshold: float | None = None, timeout: float = 30.0, at: str | None = None
+) -> LoadedDetector:
     """Load what DETECTOR names.
 
     Args:
         spec: a package folder, an http(s) URL that takes {"prompt": text} and answers in the shape of
-            `Detector.predict`, or `module:function` (list of str -> scores), looked up from the current folder too.
-        threshold: overrides the package's own threshold, or 0.5 for the other kinds.
+            `Detector.predict`, `module:function` (list of str -> scores), looked up from the current folder too, or an
+            ensemble file of such detectors (.yaml; see `voting.load_ensemble`).
+        threshold: overrides the package's or the ensemble's own threshold, or a function's attribute `threshold`, or
+            0.5 for what has none.
         timeout: seconds to wait for one answer of a URL, more than 0.
+        at: an operating point of a package ("strict", "balanced", "lenient"), whose threshold is then its own.
 
     Raises:
         BadInput: `spec` names nothing that can be loaded, its module cannot be imported, `threshold` is outside [0, 1],
-            or `timeout` is not a number above 0. Scoring raises it too, where an answer's score is no number.
+            `at` is no operating point of it, or `timeout` is not a number above 0. Scoring raises it too, where an
+            answer's score is no number.
         CorruptPackage: the folder is a package that fails its checks.
     """
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise BadInput(f"threshold {threshold}: expected a number from 0 to 1")
     if not (math.isfinite(timeout) and timeout > 0):
         raise BadInput(f"timeout {timeout}: expected a number of seconds above 0")
+    if at is not None and (threshold is not None or not Path(spec).is_dir()):
+        raise BadInput(f"detector {spec!r}: an operating point ({at}) is for packages, and stands for a threshold")
     if spec.startswith(("http://", "https://")):
         return _from_url(spec, threshold, timeout)
     if Path(spec).is_dir():
         detector = Detector.load(spec)
-        chosen = detector.threshold if threshold is None else threshold
+        chosen = detector.info.threshold(at) if threshold is None else threshold
         return LoadedDetector(detector.version, "package", checked(detector.score, spec), chosen, detector.threats)
+    if is_ensemble(spec):
+        return _from_ensemble(spec, threshold, timeout)
     if ":" in spec:
         return _from_function(spec, threshold)
-    raise BadInput(f"detector {spec!r}: neither a package folder, an http(s) URL, nor module:function")
+    raise BadInput(
+        f"detector {spec!r}: neither a package folder, an http(s) URL, module:function, nor an ensemble (.yaml)"
+    )
+
+
+def _from_ensemble(spec: str, threshold: float | None, timeout: float) -> LoadedDetector:
+    ensemble = load_ensemble(spec, partial(load_detector, timeout=timeout))
+    chosen = ensemble.threshold if threshold is None else threshold
+    return LoadedDetector(ensemble.name, "ensemble", checked(ensemble.score, spec), chosen, ensemble.threats)
 
 
 def checked(score: Callable[[Sequence[str]], Any], name: str) -> Score:
@@ -104,7 +124,9 @@ def _from_function(spec: str, threshold: float | None) -> LoadedDetector:
         raise BadInput(f"detector {spec!r}: {error}") from error
     if not callable(function):
         raise BadInput(f"detector {spec!r}: {function_name} is not a function")
-    return LoadedDetector(spec, "function", checked(function, spec), _or_default(threshold))
+    own = getattr(function, "threshold", None)
+    chosen = own if threshold is None and isinstance(own, float) and 0.0 <= own <= 1.0 else threshold
+    return LoadedDetector(spec, "function", checked(function, spec), _or_default(chosen))
 
 
 def _from_url(url: str, threshold: float | None, timeout: float) -> LoadedDetector:

@@ -23,6 +23,7 @@ from . import package
 from .detector import Detector
 from .onnx import quantize, write_onnx
 from .parity import Parity, measure
+from .rules import RuleSet, load_rules
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def export_package(
     parity: pl.DataFrame | None = None,
     version: str | None = None,
     card: dict[str, Any] | None = None,
+    rules: Path | str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -76,17 +78,19 @@ def export_package(
         version: name of the model; by default "crywolf-" and the first 12 digits of the weights' hash.
         card: further facts for the model card, section title -> text (blank lines part paragraphs) or table rows (a
             sequence of rows of cells, or a mapping of names to values). Both are plain: Markdown in them is escaped.
+        rules: a rule file, or "embedded", that the package carries and its Detector applies; none by default.
         force: replace an existing package; a folder that holds something else is never replaced.
         progress: called with (done, total) while parity is measured.
 
     Raises:
-        BadInput: `out` exists and `force` is not set, or it is no package.
+        BadInput: `out` exists and `force` is not set, or it is no package; the rule file is not one.
         CorruptPackage: the model folder fails its own hash check, or its calibration is not a detector's.
     """
     from crywolf.train.learn.model import TrainedModel
 
     model_dir, out = Path(model_dir), Path(out)
     check_place(out, force=force)
+    layer = None if rules is None else load_rules(rules)
     trained = TrainedModel.load(model_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -102,10 +106,13 @@ def export_package(
         package.write_manifest(work)
         compared = None
         if parity is not None:
+            # The rules come after: what is compared is the model.
             compared = measure(trained.network, Detector.load(work), parity, progress=progress)
             info = replace(info, metadata={**info.metadata, "parity": compared.to_dict()})
             package.write_settings(work, info)
-        _write_card(work, info, card or {})
+        if layer is not None:
+            shutil.copyfile(layer.source, work / package.RULES)
+        _write_card(work, info, card or {}, layer)
         package.write_manifest(work)
         _swap_in(work, out)
     finally:
@@ -141,20 +148,26 @@ def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> packa
         "bytes_int8": sizes[1],
         "versions": {name: importlib.metadata.version(name) for name in names},
     }
+    points = raw.get("operating_points") or {}
+    if points:
+        metadata["operating_points"] = points
     return package.PackageInfo(
         version=version or f"crywolf-{weights[:12]}",
         labels=tuple(raw["labels"]),
         threat_types=tuple(raw["threat_types"]),
         scale=float(raw["calibration"]["scale"]),
         bias=float(raw["calibration"]["bias"]),
-        thresholds={"default": float(raw["threshold"])},
+        thresholds={"default": float(raw["threshold"])}
+        | {name: float(point["threshold"]) for name, point in points.items()},
         max_length=int(raw["max_length"]),
         threat_head_trained=bool(raw.get("threat_head_trained", True)),
         metadata=metadata,
     )
 
 
-def _write_card(folder: Path, info: package.PackageInfo, sections: dict[str, Any]) -> None:
+def _write_card(
+    folder: Path, info: package.PackageInfo, sections: dict[str, Any], layer: RuleSet | None = None
+) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Markdown, not HTML: autoescape would not know its marks, so the template passes what users gave through `plain`.
@@ -162,8 +175,21 @@ def _write_card(folder: Path, info: package.PackageInfo, sections: dict[str, Any
         loader=PackageLoader("crywolf.export", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"plain": _plain, "paragraphs": _paragraphs, "cells": _cells}
-    text = environment.get_template("model_card.md.j2").render(info=info, sections=sections, max_chars=info.max_chars)
+    text = environment.get_template("model_card.md.j2").render(
+        info=info, sections=sections, points=_points(info), rules=layer.rules if layer else ()
+    )
     (folder / package.CARD).write_text(text, encoding="utf-8")
+
+
+def _points(info: package.PackageInfo) -> list[list[str]]:
+    """The rows of the card's table of operating points."""
+    from crywolf.train.learn.operating import OperatingPoint
+
+    found = [OperatingPoint.from_dict(*item) for item in (info.metadata.get("operating_points") or {}).items()]
+    return [
+        [point.name, f"{point.threshold:.6f}", point.target, point.fp.text, point.recall.text, "; ".join(point.notes)]
+        for point in found
+    ]
 
 
 def _plain(value: Any) -> str:

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crywolf.data import CorruptPackage
+from crywolf.data import BadInput, CorruptPackage
 
 MODEL = "model.int8.onnx"
 TOKENIZER = "tokenizer.json"
 SETTINGS = "package.json"
 CARD = "MODEL_CARD.md"
+RULES = "rules.yaml"
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_CHARS = 4096
@@ -32,11 +33,13 @@ class PackageInfo:
         threat_types: names in the order of the threat head's outputs.
         scale: factor on the logit margin MALICIOUS - BENIGN (Platt); the temperature is its inverse.
         bias: offset added after scaling (Platt).
-        thresholds: decision thresholds on the calibrated score by name; "default" decides.
+        thresholds: decision thresholds on the calibrated score by name; "default" decides. Others are the operating
+            points "strict", "balanced" (the default by another name) and "lenient"; older packages have none.
         max_length: tokens that the model reads, special tokens included; the rest is cut.
         max_chars: characters that the detector accepts; longer prompts are cut with a note.
         threat_head_trained: whether the threat head has learned anything; where not, every threat type is "unknown".
-        metadata: what else is worth keeping (recipe, encoder, sizes, parity); never read by the runtime.
+        metadata: what else is worth keeping (recipe, encoder, sizes, parity, what the operating points did to the rows
+            that they were chosen on); never read by the runtime.
     """
 
     version: str
@@ -74,6 +77,23 @@ class PackageInfo:
             # Calibration caps "flag nothing" at 1, so that nothing beyond is ever written; NaN compares as false.
             if not 0.0 <= value <= 1.0:
                 raise CorruptPackage(f"{where}: threshold {name} {value}; expected a number from 0 to 1")
+
+        if self.thresholds.get("balanced", self.thresholds["default"]) != self.thresholds["default"]:
+            raise CorruptPackage(f"{where}: thresholds balanced and default differ; they are one")
+
+    def threshold(self, at: str | None = None) -> float:
+        """Return the threshold of an operating point, or the default one.
+
+        Raises:
+            BadInput: the package has no such point; the message names those that it has.
+        """
+        name = "default" if at is None or (at == "balanced" and at not in self.thresholds) else at
+        if name not in self.thresholds:
+            raise BadInput(
+                f"package {self.version} has no operating point {at!r}; it has {', '.join(self.thresholds)} "
+                "(train or calibrate anew, and export, to give it others)"
+            )
+        return self.thresholds[name]
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as they stand in package.json."""
@@ -117,7 +137,8 @@ def verify(folder: Path) -> None:
     """Check every file of the package against its manifest.
 
     Raises:
-        CorruptPackage: no manifest, a file missing or altered, or a needed file that the manifest does not name.
+        CorruptPackage: no manifest, a file missing or altered, or a needed file that the manifest does not name; rules
+            that it does not name, since they would decide.
     """
     files = _read_json(folder / MANIFEST).get("files")
     if not isinstance(files, dict):
@@ -125,6 +146,8 @@ def verify(folder: Path) -> None:
     missing = [name for name in (MODEL, TOKENIZER, SETTINGS) if name not in files]
     if missing:
         raise CorruptPackage(f"{folder / MANIFEST}: does not name {missing[0]}; export the model again")
+    if RULES not in files and (folder / RULES).exists():
+        raise CorruptPackage(f"{folder / RULES}: not named in the manifest; export with these rules, or remove them")
     for name, entry in files.items():
         path = folder / name
         if Path(name).name != name or not isinstance(entry, dict):

@@ -171,3 +171,30 @@ def test_a_file_is_not_replaced_by_a_package(model_dir: Path, tmp_path: Path) ->
     with pytest.raises(BadInput, match="something else than a package"):
         export_package(model_dir, tmp_path / "p", force=True)
     assert (tmp_path / "p").read_text() == "mine"
+
+
+def test_operating_points_go_into_the_package_and_onto_the_card(model_dir: Path, tmp_path: Path) -> None:
+    from crywolf.train.learn.operating import OperatingPoint
+    from crywolf.train.measure.intervals import Rate
+
+    copy = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    points = {
+        name: OperatingPoint(name, value, "a | <b>target</b>", Rate(fps, 1000), Rate(90, 100), ("few rows",)).to_dict()
+        for name, value, fps in (("strict", 0.25, 31), ("balanced", 0.5, 9), ("lenient", 0.75, 1))
+    }
+    update_meta(copy, {"operating_points": points})
+    package = export_package(copy, tmp_path / "p").path
+    settings = json.loads((package / "package.json").read_text())
+    assert settings["thresholds"] == {"default": 0.5, "strict": 0.25, "balanced": 0.5, "lenient": 0.75}
+    card = (package / "MODEL_CARD.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("| strict |")]
+    assert r"a \| &lt;b>target&lt;/b>" in line
+    assert "3.10% (31/1,000; 95% CI 2.19-4.37%)" in line
+    assert line.endswith("| few rows |")
+
+
+def test_a_rule_file_that_is_none_stops_the_export_before_any_work(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("rules: []")
+    with pytest.raises(BadInput, match=r"rules\.yaml"):
+        export_package(model_dir, tmp_path / "p", rules=tmp_path / "rules.yaml")
+    assert not (tmp_path / "p").exists()

@@ -1,7 +1,8 @@
 """Calibration and threshold: from margins on validation rows to probabilities and a decision.
 
-Takes margins or scores and labels in natural proportions, gives Platt's scale and bias and the threshold that keeps the
-FP target. Every result carries the counts that it rests on and notes in plain words where those are too few.
+Takes margins or scores and labels in natural proportions, gives Platt's scale and bias and the threshold that keeps an
+FP or recall bound, or costs least. Every result carries the counts that it rests on and notes in plain words where
+those are too few.
 """
 
 import math
@@ -16,9 +17,18 @@ from numpy.typing import NDArray
 from crywolf.data import LABELS, BadInput
 
 from .model import Calibration, TrainedModel, sigmoid, update_meta
+from .target import Target
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from .operating import OperatingPoint
+
+
+STRICT = "recall 98%"
+"""What the operating point `strict` reaches unless a recipe says otherwise."""
+LENIENT = "fp 0.1%"
+"""What the operating point `lenient` keeps unless a recipe says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -95,39 +105,63 @@ def choose_threshold(
     fp_target: float = 0.01,
     bound: Literal["point", "upper"] = "point",
     min_recall: float | None = None,
+    target: Target | None = None,
 ) -> Threshold:
-    """The threshold with the highest recall that keeps the FP target on these rows.
+    """The threshold with the highest recall that keeps the FP target on these rows, or reaches another target.
 
     Of all thresholds whose FP rate is at most `fp_target`, the lowest one catches most attacks. From there the
     threshold is raised as far as no caught attack is lost (which can only save FPs), and set midway in the gap between
-    two scores, so that rounding decides nothing.
+    two scores, so that rounding decides nothing. For a recall target it is the highest threshold that reaches it, for a
+    cost target see `cheapest_threshold`.
 
     Args:
         scores: Calibrated scores of rows in natural proportions.
         labels: True or 1 for malicious.
         fp_target: The largest FP rate on benign rows.
-        bound: `point` holds the measured rate to the target; `upper` the upper end of its 95% Wilson interval, which
+        bound: `point` holds the measured rate to the target; `upper` the worse end of its 95% Wilson interval, which
             needs rows (381 without a single FP for 1%); with fewer, `point` is used and a note says so.
-        min_recall: If the threshold found has less recall, the highest one that reaches it is taken instead, the FP
+        min_recall: If the threshold found has less recall, the highest one that reaches it is taken instead, the
             target gives way, and a note says so.
+        target: Takes the place of `fp_target`.
     """
+    aim = target or Target("fp", bound=fp_target)
     s, y = _checked(scores, labels)
     benign, malicious = np.sort(s[~y]), np.sort(s[y])
     if not len(s):
         return Threshold(0.5, math.nan, math.nan, math.nan, math.nan, 0, 0, ("threshold 0.5: no rows to choose it on",))
     notes: list[str] = []
-    if len(benign):
-        value = _place(benign, malicious, _allowed_fps(len(benign), fp_target, bound, notes))
-    else:
-        value = 0.5
-        notes.append("threshold 0.5: no benign rows to choose it on")
+    value = _aimed(aim, benign, malicious, bound, notes)
     if min_recall is not None and len(malicious) and _share_at(malicious, value) < min_recall:
         value = _reach_recall(benign, malicious, min_recall)
         notes.append(
-            f"threshold lowered to {value:.4f} to reach recall {min_recall:.0%}; the FP target of {fp_target:.2%} "
+            f"threshold lowered to {value:.4f} to reach recall {min_recall:.0%}; the target ({aim.text}) "
             f"gives way: FP rate {_share_at(benign, value):.2%}"
         )
-    return _describe(value, benign, malicious, fp_target, notes)
+    return _describe(value, benign, malicious, aim, notes)
+
+
+def cheapest_threshold(
+    scores: NDArray[np.floating[Any]],
+    labels: NDArray[Any],
+    *,
+    fp_cost: float,
+    miss_cost: float,
+    prevalence: float,
+) -> Threshold:
+    """The threshold at which mistakes cost least, where so large a share of the traffic is attacks.
+
+    The cost of a prompt is, in the mean, (1 - prevalence) x fp_cost x FP rate + prevalence x miss_cost x (1 - recall),
+    with both rates as these rows give them; of equally cheap thresholds the highest is taken. The rows' own share of
+    attacks plays no part.
+    """
+    aim = Target("cost", fp_cost=fp_cost, miss_cost=miss_cost, prevalence=prevalence)
+    return choose_threshold(scores, labels, target=aim)
+
+
+def describe_threshold(value: float, scores: NDArray[np.floating[Any]], labels: NDArray[Any]) -> Threshold:
+    """What a threshold that is given does to these rows."""
+    s, y = _checked(scores, labels)
+    return _describe(value, np.sort(s[~y]), np.sort(s[y]), None, ())
 
 
 def calibrate(
@@ -137,11 +171,13 @@ def calibrate(
     fp_target: float = 0.01,
     bound: Literal["point", "upper"] = "point",
     min_recall: float | None = None,
+    target: Target | None = None,
 ) -> tuple[Platt, Threshold]:
     """`fit_platt`, then `choose_threshold` on the calibrated scores of the same rows."""
     platt = fit_platt(margins, labels)
     scores = platt.calibration(np.asarray(margins))
-    return platt, choose_threshold(scores, labels, fp_target=fp_target, bound=bound, min_recall=min_recall)
+    chosen = choose_threshold(scores, labels, fp_target=fp_target, bound=bound, min_recall=min_recall, target=target)
+    return platt, chosen
 
 
 def recalibrate(
@@ -151,20 +187,39 @@ def recalibrate(
     fp_target: float = 0.01,
     bound: Literal["point", "upper"] = "point",
     min_recall: float | None = None,
+    strict: str = STRICT,
+    balanced: str | None = None,
+    lenient: str = LENIENT,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Platt, Threshold]:
     """Calibrate a trained model anew on contract rows in natural proportions, and write the result into its folder.
 
-    The weights stay as they are. Use it when production's mix of benign and malicious differs from validation's.
+    The weights stay as they are. Use it when production's mix of benign and malicious differs from validation's. The
+    three operating points are chosen anew too; see `operating.operating_points`.
     """
+    from .operating import operating_points
+
+    aims = Target.parse(strict), Target.parse(lenient)
+    target = None if balanced is None else Target.parse(balanced)
     model = TrainedModel.load(model_dir)
-    margins = model.margins(rows["text"].to_list(), progress=progress)
-    platt, threshold = calibrate(margins, malicious_mask(rows), fp_target=fp_target, bound=bound, min_recall=min_recall)
-    update_meta(Path(model_dir), calibration_fields(platt, threshold))
+    margins, labels = model.margins(rows["text"].to_list(), progress=progress), malicious_mask(rows)
+    platt, threshold = calibrate(
+        margins, labels, fp_target=fp_target, bound=bound, min_recall=min_recall, target=target
+    )
+    points = operating_points(
+        platt.calibration(margins),
+        labels,
+        threshold,
+        strict=aims[0],
+        balanced=target or Target("fp", bound=fp_target),
+        lenient=aims[1],
+        bound=bound,
+    )
+    update_meta(Path(model_dir), calibration_fields(platt, threshold, points))
     return platt, threshold
 
 
-def calibration_fields(platt: Platt, threshold: Threshold) -> dict[str, Any]:
+def calibration_fields(platt: Platt, threshold: Threshold, points: "Sequence[OperatingPoint]" = ()) -> dict[str, Any]:
     """The part of crywolf.json that calibration decides."""
     numbers = {
         name: None if isinstance(value, float) and math.isnan(value) else value
@@ -177,6 +232,7 @@ def calibration_fields(platt: Platt, threshold: Threshold) -> dict[str, Any]:
         "threshold_on_validation": numbers,
         "calibration_notes": list(platt.notes),
         "threshold_notes": list(threshold.notes),
+        "operating_points": {point.name: point.to_dict() for point in points},
     }
 
 
@@ -234,6 +290,54 @@ def _cross_entropy(z: NDArray[np.float64], targets: NDArray[np.float64], a: floa
     return float((np.logaddexp(0.0, f) - targets * f).sum())
 
 
+def _aimed(
+    aim: Target, benign: NDArray[np.float64], malicious: NDArray[np.float64], bound: str, notes: list[str]
+) -> float:
+    """The threshold that a target asks for; 0.5 and a note where there are no rows to choose it on."""
+    missing = {"fp": not len(benign), "recall": not len(malicious), "cost": not (len(benign) and len(malicious))}
+    if missing[aim.kind]:
+        lacking = LABELS[0].lower() if not len(benign) else LABELS[1].lower()
+        notes.append(f"threshold 0.5: no {lacking} rows to choose it on")
+        return 0.5
+    if aim.kind == "fp":
+        return _place(benign, malicious, _allowed_fps(len(benign), aim.bound, bound, notes))
+    if aim.kind == "recall":
+        return _reach_recall(benign, malicious, _needed_share(len(malicious), aim.bound, bound, notes))
+    return _cheapest(benign, malicious, aim)
+
+
+def _needed_share(n_malicious: int, recall: float, bound: str, notes: list[str]) -> float:
+    """The share of attacks to catch, so that the measured recall or the lower end of its interval reaches `recall`."""
+    from ..measure.intervals import wilson
+
+    if bound == "point":
+        return recall
+    if wilson(n_malicious, n_malicious)[0] < recall:
+        notes.append(
+            f"{n_malicious} attacks are too few to bound a recall by {recall:.1%}; "
+            "the threshold holds the measured recall to it instead"
+        )
+        return recall
+    low, high = math.ceil(recall * n_malicious), n_malicious  # the bound rises with the count: bisect
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wilson(middle, n_malicious)[0] >= recall else (middle + 1, high)
+    return low / n_malicious
+
+
+def _cheapest(benign: NDArray[np.float64], malicious: NDArray[np.float64], aim: Target) -> float:
+    """The highest of the thresholds whose mistakes cost least."""
+    every = np.unique(np.concatenate([benign, malicious]))[::-1]
+    flagged = 1 - np.searchsorted(benign, every, side="left") / len(benign)
+    missed = np.searchsorted(malicious, every, side="left") / len(malicious)
+    costs = (1 - aim.prevalence) * aim.fp_cost * flagged + aim.prevalence * aim.miss_cost * missed
+    at = int(np.argmin(np.round(costs, 15)))
+    if costs[at] < aim.prevalence * aim.miss_cost - 1e-15:
+        return _midway(float(every[at]), benign, malicious)
+    # To flag nothing at all is cheaper still.
+    return min(1.0, float(np.nextafter(max(float(every[0]), 0.5), math.inf)))
+
+
 def _allowed_fps(n_benign: int, fp_target: float, bound: str, notes: list[str]) -> int:
     """How many benign rows may be flagged."""
     from ..measure.intervals import wilson
@@ -287,23 +391,20 @@ def _describe(
     value: float,
     benign: NDArray[np.float64],
     malicious: NDArray[np.float64],
-    fp_target: float,
+    aim: Target | None,
     notes: Sequence[str],
 ) -> Threshold:
-    from ..measure.intervals import rows_needed, wilson
+    from ..measure.intervals import wilson
 
     false, true = int((benign >= value).sum()), int((malicious >= value).sum())
     fp_rate, recall = _share_at(benign, value), _share_at(malicious, value)
     told = list(notes)
-    needed = rows_needed(fp_target) if 0 < fp_target < 1 else 0
-    if len(benign) < needed:
-        told.append(f"{len(benign)} benign rows cannot show an FP rate under {fp_target:.2%}: {needed} are needed")
+    if aim is not None and aim.kind == "fp":
+        told += _fp_notes(fp_rate, len(benign), aim.bound, told)
     if not len(malicious):
         told.append("no malicious rows: recall at the threshold is unknown")
     elif recall < 0.9:
         told.append(f"recall at the threshold is only {recall:.1%} of {len(malicious)} malicious rows")
-    if fp_rate > fp_target + 1e-12 and not any("gives way" in note for note in told):
-        told.append(f"benign rows score as high as 1: the FP rate stays at {fp_rate:.2%}, target {fp_target:.2%}")
     return Threshold(
         value=value,
         fp_rate=fp_rate,
@@ -314,3 +415,16 @@ def _describe(
         n_malicious=len(malicious),
         notes=tuple(told),
     )
+
+
+def _fp_notes(fp_rate: float, n_benign: int, fp_target: float, told: Sequence[str]) -> list[str]:
+    """What to say where the rows cannot show the target, or no threshold reaches it."""
+    from ..measure.intervals import rows_needed
+
+    notes = []
+    needed = rows_needed(fp_target) if 0 < fp_target < 1 else 0
+    if n_benign < needed:
+        notes.append(f"{n_benign} benign rows cannot show an FP rate under {fp_target:.2%}: {needed} are needed")
+    if fp_rate > fp_target + 1e-12 and not any("gives way" in note for note in told):
+        notes.append(f"benign rows score as high as 1: the FP rate stays at {fp_rate:.2%}, target {fp_target:.2%}")
+    return notes

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from crywolf.data import BadInput
-from crywolf.train.learn.calibrate import Threshold, calibrate, choose_threshold, fit_platt
+from crywolf.train.learn.calibrate import Threshold, calibrate, cheapest_threshold, choose_threshold, fit_platt
 from crywolf.train.learn.model import Calibration
+from crywolf.train.learn.target import Target
 from crywolf.train.measure.intervals import wilson
 
 
@@ -167,3 +168,47 @@ def test_calibrate_chooses_the_threshold_on_calibrated_scores() -> None:
     scores = platt.calibration(margins)
     assert (scores[~labels] >= threshold.value).mean() <= 0.02
     assert threshold.n_benign == int((~labels).sum())
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=rows, miss=st.sampled_from([0.5, 5.0, 200.0]), prevalence=st.sampled_from([0.01, 0.3]))
+def test_no_threshold_costs_less_than_the_cheapest(
+    rows: list[tuple[float, bool]], miss: float, prevalence: float
+) -> None:
+    scores, labels = np.array([score for score, _ in rows]), np.array([label for _, label in rows])
+    aim = Target("cost", fp_cost=1.0, miss_cost=miss, prevalence=prevalence)
+
+    def cost(threshold: float) -> float:
+        return aim.cost(float((scores[~labels] >= threshold).mean()), float((scores[labels] >= threshold).mean()))
+
+    chosen = cheapest_threshold(scores, labels, fp_cost=1.0, miss_cost=miss, prevalence=prevalence)
+    assert cost(chosen.value) <= min(cost(t) for t in [*np.unique(scores), 2.0]) + 1e-9
+    assert cost(chosen.value) == pytest.approx(aim.cost(chosen.fp_rate, chosen.recall))
+
+
+def test_a_dearer_miss_lowers_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.beta(1, 6, 2000), rng.beta(4, 2, 500)])
+    labels = np.arange(2500) >= 2000
+    values = [
+        cheapest_threshold(scores, labels, fp_cost=1, miss_cost=miss, prevalence=0.05).value for miss in (1, 20, 400)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > values[2]
+
+
+def test_a_recall_target_takes_the_highest_threshold_that_reaches_it() -> None:
+    scores = np.array([0.1] * 50 + [0.2, 0.4, 0.6, 0.8])
+    labels = np.arange(54) >= 50
+    chosen = choose_threshold(scores, labels, target=Target("recall", bound=0.75))
+    assert chosen.recall == 0.75
+    assert 0.2 < chosen.value <= 0.4
+    assert choose_threshold(scores[:50], labels[:50], target=Target("recall", bound=0.75)).value == 0.5
+
+
+def test_min_recall_makes_a_cost_target_give_way() -> None:
+    scores = np.array([0.1] * 90 + [0.8] * 10 + [0.5] * 50 + [0.9] * 50)
+    aim = Target("cost", fp_cost=100, miss_cost=1, prevalence=0.01)
+    chosen = choose_threshold(scores, np.arange(200) >= 100, target=aim, min_recall=0.9)
+    assert chosen.recall == 1.0
+    assert any("gives way" in note for note in chosen.notes)
