@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("audit", "audit", "Find duplicates, leakage, label errors and shortcuts in training data."),
     "train": ("train", "train", "Split, train and package a detector on the original data."),
     "retrain": ("train", "retrain", "Grow the FPs, mine, retrain, and compare with the detector before."),
+    "sweep": ("sweep", "sweep", "Search class weight, focal gamma and learning rate for the fewest FPs."),
     "evaluate": ("evaluate", "evaluate", "Measure any DETECTOR on suites, before/after, with gates."),
     "export": ("export", "export", "Turn a trained model into a quantized package, with parity."),
     "predict": ("predict", "predict", "Judge prompts with a detector."),

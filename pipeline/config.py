@@ -6,12 +6,15 @@ name the nearest known one.
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from crywolf.data import BadInput
+
+if TYPE_CHECKING:
+    from crywolf.train.learn.tracking import Tracking
 
 
 class _Section(BaseModel):
@@ -40,6 +43,8 @@ class DataConfig(_Section):
     benign_limit: int | None = Field(default=None, ge=1)
     malicious_limit: int | None = Field(default=None, ge=1)
     max_rejected: float = Field(default=0.01, ge=0, le=1)
+    embedded: bool = False
+    calibration: Paths = ()
 
 
 class AugmentSection(_Section):
@@ -62,11 +67,14 @@ class MiningSection(_Section):
 class TrainSection(_Section):
     """How the classifier is fitted; whatever is left out keeps the recipe's value."""
 
-    recipe: Literal["quick", "full"] = "quick"
+    recipe: Literal["quick", "full", "broad"] = "quick"
     encoder: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
+    focal_gamma: float | None = Field(default=None, ge=0, le=5)
+    select_by: Literal["f1", "fp_at_recall"] | None = None
+    select_recall: float | None = Field(default=None, ge=0.5, le=1)
     max_length: int | None = Field(default=None, ge=8, le=512)
     benign_weight: float | None = Field(default=None, gt=0)
     malicious_weight: float | None = Field(default=None, gt=0)
@@ -75,6 +83,27 @@ class TrainSection(_Section):
     grown_weight: float = Field(default=1.0, gt=0)
     hard_weight: float = Field(default=1.5, gt=0)
     grown_budget: int | None = Field(default=None, ge=0)
+
+
+class TrackingSection(_Section):
+    """Where trainings are recorded, and what the machine costs; nothing of it changes a result."""
+
+    # It may hold a password, and a report shows the whole configuration.
+    uri: SecretStr | None = None
+    experiment: str = "crywolf"
+    report_to: Names = ()
+    price_per_hour: float | None = Field(default=None, ge=0)
+
+    def where(self) -> "Tracking":
+        """Return what a training takes.
+
+        Raises:
+            BadInput: a reporter that is not known; it is named.
+        """
+        from crywolf.train.learn.tracking import Tracking
+
+        uri = None if self.uri is None else self.uri.get_secret_value()
+        return Tracking(uri, self.experiment, self.report_to)
 
 
 class EvaluateSection(_Section):
@@ -102,6 +131,7 @@ class Config(_Section):
     augment: AugmentSection = AugmentSection()
     mining: MiningSection = MiningSection()
     train: TrainSection = TrainSection()
+    tracking: TrackingSection = TrackingSection()
     evaluate: EvaluateSection = EvaluateSection()
     feedback: FeedbackSection = FeedbackSection()
 
@@ -166,6 +196,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "benign": tuple(folder / path for path in config.data.benign),
             "malicious": tuple(folder / path for path in config.data.malicious),
             "holdouts": tuple(folder / path for path in config.data.holdouts),
+            "calibration": tuple(folder / path for path in config.data.calibration),
             "fps": anchor(config.data.fps),
             "prompts": anchor(config.data.prompts),
         }
@@ -182,5 +213,14 @@ def _anchored(config: Config, folder: Path) -> Config:
         update={"benign_test": anchor(config.evaluate.benign_test), "suites": suites, "baseline": baseline}
     )
     feedback = config.feedback.model_copy(update={"store": folder / config.feedback.store})
-    update = {"out": folder / config.out, "data": data, "train": train, "evaluate": measured, "feedback": feedback}
+    store = config.tracking.where().relative_to(folder).store
+    tracking = config.tracking.model_copy(update={"uri": None if store is None else SecretStr(store)})
+    update = {
+        "out": folder / config.out,
+        "data": data,
+        "train": train,
+        "tracking": tracking,
+        "evaluate": measured,
+        "feedback": feedback,
+    }
     return config.model_copy(update=update)

@@ -51,6 +51,7 @@ class Inputs:
             false positives come from elsewhere.
         suites: the user's further suites by name.
         holdouts: the user's further holdouts by name.
+        calibration: rows to calibrate and place thresholds on beside the validation fold; never trained on.
     """
 
     originals: Originals
@@ -59,6 +60,7 @@ class Inputs:
     harvested: pl.DataFrame
     suites: tuple[Named, ...]
     holdouts: tuple[Named, ...]
+    calibration: pl.DataFrame
 
 
 def read_inputs(session: Session, *, fps: pl.DataFrame | None = None, fps_may_come_later: bool = False) -> Inputs:
@@ -87,7 +89,9 @@ def read_inputs(session: Session, *, fps: pl.DataFrame | None = None, fps_may_co
     holdouts = tuple(
         (f"holdout {path}", session.reader.corpus(path, label="BENIGN")) for path in session.config.data.holdouts
     )
-    return Inputs(originals, fps, *_part(session, benign, fps), suites, holdouts)
+    frames = [session.reader.corpus(path) for path in session.config.data.calibration]
+    calibration = pl.concat([empty_corpus(), *frames]).unique("id", keep="first", maintain_order=True)
+    return Inputs(originals, fps, *_part(session, benign, fps), suites, holdouts, calibration)
 
 
 def _check_names(names: Sequence[str]) -> None:

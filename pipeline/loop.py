@@ -84,7 +84,7 @@ def run_train(session: Session) -> Trained:
     split = stages.prepare(session, inputs.originals)
     holdouts = stages.standing_holdouts(inputs, split)
     training = stages.join_training(session, split.train, empty_corpus(), None, holdouts).frame
-    package = stages.train_detector(session, BASE, training, split)
+    package = stages.train_detector(session, BASE, training, split, calibration=inputs.calibration)
     trained_on = [("train", training), ("validation", split.validation)]
     suites = stages.build_suites(split, trained_on, tested=inputs.tested, extra=inputs.suites)
     evaluation = stages.score_suites(session, package, suites, BASE)
@@ -144,7 +144,9 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     # The mined rows hold the false positives themselves; without mining they are the only hard negatives.
     hard = stock.grow if mining is None else mining.frame
     assembly = stages.join_training(session, split.train, growth.frame, hard, holdouts)
-    package = stages.train_detector(session, RETRAINED, assembly.frame, split, before=before_package)
+    package = stages.train_detector(
+        session, RETRAINED, assembly.frame, split, before=before_package, calibration=inputs.calibration
+    )
     suites = stages.build_suites(
         split,
         [("train", assembly.frame), ("validation", split.validation), ("fps", stock.grow)],
@@ -248,7 +250,9 @@ def run_feedback_round(
 
     def retrain(rows: pl.DataFrame, _folder: Path) -> Path:
         seen["training"] = rows
-        return stages.train_detector(session, f"{name}/detector", rows, split, before=package)
+        return stages.train_detector(
+            session, f"{name}/detector", rows, split, before=package, calibration=inputs.calibration
+        )
 
     def judge(new: Path) -> dict[str, Any]:
         trained_on = [

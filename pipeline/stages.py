@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_clusters, nearest_reference
-from crywolf.data import RunManifest, write_corpus
+from crywolf.data import RunManifest, empty_corpus, write_corpus
 from crywolf.mining import MineConfig, MineResult, mine_hard_negatives, write_review
 from crywolf.train import (
+    BENIGN_TEST,
     Assembly,
     Evaluation,
     Split,
@@ -69,7 +70,13 @@ def prepare(session: Session, originals: Originals) -> Split:
 
 
 def train_detector(
-    session: Session, name: str, training: pl.DataFrame, split: Split, *, before: str | Path | None = None
+    session: Session,
+    name: str,
+    training: pl.DataFrame,
+    split: Split,
+    *,
+    before: str | Path | None = None,
+    calibration: pl.DataFrame | None = None,
 ) -> Path:
     """Fit on `training`, export, and return the package; a finished step is reused, a cut one resumed.
 
@@ -80,10 +87,13 @@ def train_detector(
         split: its validation fold decides on epoch, calibration and threshold, its test fold on parity.
         before: the detector that this one is to replace. If given, and `train.hold_recall` is on, the threshold loses
             at most `RECALL_SLACK` of its recall on validation, even where that costs the FP target.
+        calibration: rows to calibrate and place the threshold on beside the validation fold.
     """
     from crywolf.export import export_package
     from crywolf.train import fit
+    from crywolf.train.learn.tracking import attach
 
+    tracking = session.config.tracking.where()
     recipe = session.recipe
     if before is not None and session.config.train.hold_recall and recipe.min_recall is None:
         recall = validation_recall(before, split)
@@ -91,6 +101,11 @@ def train_detector(
     key = {
         "training": fingerprint({"rows": training.select("id", "label", "weight").rows()}),
         "validation": fingerprint({"rows": split.validation.select("id", "label").rows()}),
+        **(
+            {}
+            if calibration is None or calibration.is_empty()
+            else {"calibration": fingerprint({"rows": calibration.select("id", "label").rows()})}
+        ),
         "recipe": recipe.to_mapping(),
         "encoder": session.config.train.encoder,
         "seed": session.config.seed,
@@ -104,11 +119,14 @@ def train_detector(
                 training,
                 split.validation,
                 recipe=recipe,
+                calibration=calibration,
                 out=folder / "model",
                 encoder=session.config.train.encoder,
                 seed=session.config.seed,
                 progress=progress,
                 log=session.console.say,
+                price_per_hour=session.config.tracking.price_per_hour,
+                tracking=tracking,
             )
         with manifest.time("export"), session.console.progress("parity") as progress:
             exported = export_package(
@@ -116,7 +134,11 @@ def train_detector(
             )
         manifest.count("training", len(training))
         manifest.count("export", exported.to_dict())
+        if result.estimate is not None:
+            manifest.count("time_estimate", result.estimate.to_dict())
         (folder / "export.json").write_text(json.dumps(exported.to_dict(), indent=2) + "\n", encoding="utf-8")
+        figures = [folder / "package" / "package.json", folder / "export.json"]
+        attach(tracking, folder / "model", figures, warn=session.console.warn)
         return manifest
 
     session.console.say(f"{name}: training on {len(training):,} rows ({recipe.name} recipe)")
@@ -259,6 +281,13 @@ def mine(session: Session, name: str, benign: pl.DataFrame, malicious: pl.DataFr
     return result
 
 
+def embedded_rows(session: Session) -> pl.DataFrame:
+    """Return the rows that come with this package, where the configuration asks for them."""
+    from crywolf.data.embedded import embedded_training
+
+    return embedded_training() if session.config.data.embedded else empty_corpus()
+
+
 def join_training(
     session: Session,
     originals: pl.DataFrame,
@@ -266,10 +295,11 @@ def join_training(
     mined: pl.DataFrame | None,
     holdouts: Sequence[Named],
 ) -> Assembly:
-    """Assemble the training table, hard negatives with their configured weight."""
+    """Assemble the training table: embedded rows beside the originals, hard negatives with their configured weight."""
     section = session.config.train
+    embedded = embedded_rows(session).filter(~pl.col("id").is_in(originals["id"].implode()))
     return assemble(
-        originals,
+        pl.concat([originals, embedded]),
         grown,
         None if mined is None else _weighted(mined, section.hard_weight),
         budget=section.grown_budget,
@@ -291,12 +321,17 @@ def build_suites(
         split: its test fold and held-out sources are measured on.
         trained_on: what the detectors were trained on, tuned with or grown from; every set but the split's own is
             cleaned of it, and where that takes rows away the whole set is reported apart.
-        tested: the benign test set; left out where it is empty.
+        tested: the benign test set; where it is empty, the benign rows of the test split stand for it.
         extra: further named sets.
     """
-    malicious = split.test.filter(_LABEL == "MALICIOUS")
-    suites = list(standard_suites(None if tested.is_empty() else tested, malicious, trained_on=trained_on))
-    suites.append(suite_of(TEST_BENIGN, split.test.filter(_LABEL == "BENIGN"), note="benign rows of the test split"))
+    malicious, benign = (split.test.filter(label == _LABEL) for label in ("MALICIOUS", "BENIGN"))
+    if tested.is_empty():
+        # The gates need a benign test set: where the user has none, the test fold is one.
+        suites = list(standard_suites(None, malicious, trained_on=trained_on))
+        suites.insert(0, suite_of(BENIGN_TEST, benign, note="benign rows of the test split"))
+    else:
+        suites = list(standard_suites(tested, malicious, trained_on=trained_on))
+        suites.append(suite_of(TEST_BENIGN, benign, note="benign rows of the test split"))
     if len(split.held_out):
         suites.append(suite_of(HELD_OUT_SOURCES, split.held_out, note="whole sources kept out of training"))
     for name, frame in extra:
@@ -316,6 +351,7 @@ def standing_holdouts(inputs: Inputs, split: Split) -> list[Named]:
         ("edge-case suite", edge_case_suite()),
         ("over-defense suite", over_defense_suite()),
         ("benign test set", inputs.tested),
+        ("calibration", inputs.calibration),
         *inputs.holdouts,
         *((f"suite {name}", frame) for name, frame in inputs.suites),
     ]

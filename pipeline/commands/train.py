@@ -11,13 +11,26 @@ from crywolf.console import Console
 from crywolf.options import FILE, SEED, cache, cache_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
+RECIPE = click.Choice(["quick", "full", "broad"])
+
+
+LOCAL = "sqlite:///mlruns.db"
+
+track = click.option(
+    "--track",
+    is_flag=False,
+    flag_value=LOCAL,
+    default=None,
+    metavar="[URI]",
+    help=f"Record trainings with MLflow at this URI, or, with none given, in {LOCAL}.",
+)
 
 
 def _shared(function: F) -> F:
     """Add the options that both commands have: the configuration, and what may be changed from the command line."""
     options = (
         click.option("--config", "config", type=FILE, required=True, help="crywolf.yaml; `crywolf init` writes one."),
-        click.option("--recipe", type=click.Choice(["quick", "full"]), default=None, help="Overrides train.recipe."),
+        click.option("--recipe", type=RECIPE, default=None, help="Overrides train.recipe."),
         click.option("--encoder", default=None, help="Overrides train.encoder: a folder or a Hugging Face name."),
         click.option("--epochs", type=click.IntRange(1), default=None, help="Overrides train.epochs."),
         click.option("--benign-weight", type=float, default=None, help="Overrides train.benign_weight."),
@@ -25,6 +38,13 @@ def _shared(function: F) -> F:
         click.option("--out", type=FILE, default=None, help="Overrides out, the run's folder."),
         click.option("--seed", type=SEED, default=None, help="Overrides seed."),
         click.option("--force", is_flag=True, help="Make steps again whose settings changed."),
+        click.option(
+            "--price-per-hour",
+            type=click.FloatRange(0),
+            default=None,
+            help="What this machine costs: trainings of 200 steps or more say their time and price before they start.",
+        ),
+        track,
         click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables."),
         cache,
     )
@@ -34,24 +54,40 @@ def _shared(function: F) -> F:
 
 
 def changed(
-    config: Config, out: Path | None, seed: int | None, train: dict[str, Any], mining: dict[str, Any]
+    config: Config,
+    out: Path | None,
+    seed: int | None,
+    train: dict[str, Any],
+    mining: dict[str, Any],
+    tracking: dict[str, Any],
 ) -> Config:
     """Return the configuration with what the command line overrides, checked like the file.
 
     Raises:
         BadInput: an option's value cannot be used; it is named as the key that it overrides.
+        MissingExtra: what `tracking` asks for is not installed.
     """
     update: dict[str, Any] = {"out": out, "seed": seed}
     values = {**config.model_dump(), **{key: value for key, value in update.items() if value is not None}}
-    for section, overrides in (("train", train), ("mining", mining)):
+    for section, overrides in (("train", train), ("mining", mining), ("tracking", tracking)):
         values[section] |= {key: value for key, value in overrides.items() if value is not None}
-    return checked(values, "options that override the configuration")
+    chosen = checked(values, "options that override the configuration")
+    chosen.tracking.where().check()
+    return chosen
 
 
 @click.command()
 @_shared
 def train(
-    config: Path, out: Path | None, seed: int | None, force: bool, as_json: bool, cache: Path | None, **overrides: Any
+    config: Path,
+    out: Path | None,
+    seed: int | None,
+    force: bool,
+    as_json: bool,
+    cache: Path | None,
+    track: str | None,
+    price_per_hour: float | None,
+    **overrides: Any,
 ) -> None:
     """Split the original data, train a detector on the training fold, package it, and measure it.
 
@@ -69,7 +105,8 @@ def train(
     from .evaluate import show_evaluation, show_gates
 
     console = Console(as_json=as_json)
-    chosen = changed(load_config(config), out, seed, overrides, {})
+    tracking = {"uri": track, "price_per_hour": price_per_hour}
+    chosen = changed(load_config(config), out, seed, overrides, {}, tracking)
     session = Session(chosen, console, cache_dir(cache), force)
     result = run_train(session)
     show_evaluation(console, result.evaluation, None)
@@ -98,6 +135,8 @@ def retrain(
     per_anchor: int | None,
     report: Path | None,
     show_prompts: bool,
+    track: str | None,
+    price_per_hour: float | None,
     **overrides: Any,
 ) -> None:
     """Grow the false positives, mine hard negatives, retrain in full, and compare with the detector before.
@@ -110,17 +149,20 @@ def retrain(
     \b
     Example:
       crywolf train --config crywolf.yaml && crywolf retrain --config crywolf.yaml
+      crywolf retrain --config crywolf.yaml --price-per-hour 0.72 --track http://mlflow.example:5000
     """
     from crywolf.data import GateFailed, check_target
     from crywolf.loop import run_retrain
     from crywolf.reporting import retrain_report
     from crywolf.session import Session
+    from crywolf.train.learn.tracking import attach
 
     from .evaluate import show_evaluation, show_gates
 
     console = Console(as_json=as_json)
     mining = {"enabled": hard_negatives, "per_anchor": per_anchor}
-    chosen = changed(load_config(config), out, seed, overrides, mining)
+    tracking = {"uri": track, "price_per_hour": price_per_hour}
+    chosen = changed(load_config(config), out, seed, overrides, mining, tracking)
     session = Session(chosen, console, cache_dir(cache), force)
     path = report or chosen.out / "report.html"
     # The run's own report goes with the run; another file may be anybody's.
@@ -130,6 +172,8 @@ def retrain(
     show_evaluation(console, result.after, result.comparison)
     show_gates(console, result.gates)
     retrain_report(session, result, path, show_prompts=show_prompts)
+    if not show_prompts:  # no prompt leaves this machine
+        attach(chosen.tracking.where(), result.package.parent / "model", [path], warn=console.warn)
     console.result("package", str(result.package), f"{result.package}: the new detector")
     console.result("report", str(path), f"{path}: the report")
     console.finish()

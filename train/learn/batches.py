@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crywolf.data import LABELS
 
+from ..rows.mix import Mix, drawn, draws
 from .losses import IGNORE
 
 
@@ -25,6 +26,8 @@ class TokenRows:
     labels: NDArray[np.int64]
     threat_labels: NDArray[np.int64]
     row_weights: NDArray[np.float32]
+    draws: NDArray[np.float64] | None = None
+    """Expected draws an epoch, where rows are drawn by a mix: a weight then says how often, not how dear."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -43,13 +46,22 @@ class TokenRows:
         }
 
 
-def tokenize_rows(frame: pl.DataFrame, tokenizer: Any, threat_types: Sequence[str]) -> TokenRows:
+def tokenize_rows(
+    frame: pl.DataFrame,
+    tokenizer: Any,
+    threat_types: Sequence[str],
+    *,
+    mix: Mix | None = None,
+    epoch_rows: int | None = None,
+) -> TokenRows:
     """Token ids, labels, threat-type targets and weights of a contract frame, in its order.
 
     Args:
         frame: Contract rows.
         tokenizer: A `tokenizers.Tokenizer` with truncation set and padding off.
         threat_types: The types of the threat head, in its order.
+        mix: Draw the rows of an epoch by these shares; None takes every row once.
+        epoch_rows: How many rows a drawn epoch has; None as many as there are.
     """
     encoded = tokenizer.encode_batch(frame["text"].to_list())
     label = frame["label"].cast(pl.String)
@@ -61,7 +73,12 @@ def tokenize_rows(frame: pl.DataFrame, tokenizer: Any, threat_types: Sequence[st
         labels=labels,
         # An FP carries the type it was taken for; it is benign, and teaches the threat head nothing.
         threat_labels=np.where(labels == 1, threat.fill_null(IGNORE).to_numpy(), IGNORE),
-        row_weights=frame["weight"].cast(pl.Float32).fill_null(1.0).to_numpy(),
+        row_weights=(
+            frame["weight"].cast(pl.Float32).fill_null(1.0).to_numpy()
+            if mix is None
+            else np.ones(frame.height, dtype=np.float32)
+        ),
+        draws=None if mix is None else draws(frame, mix, epoch_rows or frame.height),
     )
 
 
@@ -99,12 +116,22 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], 
 class LengthGroupedSampler:
     """Row indices such that each slice of `batch_size` holds prompts of like length, the slices in random order.
 
-    Rows are shuffled, cut into pools of `pool_batches` batches, sorted by length within each pool, and the batches of
-    all pools are shuffled again: sorted order alone would show the model all long prompts first, and attacks are long.
+    With `draws` an epoch is drawn by them anew each time; else it is every row once. Rows are shuffled, cut into pools
+    of `pool_batches` batches, sorted by length within each pool, and the batches of all pools are shuffled again:
+    sorted order alone would show the model all long prompts first, and attacks are long.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int, *, seed: int, pool_batches: int = 50) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        batch_size: int,
+        *,
+        seed: int,
+        pool_batches: int = 50,
+        draws: NDArray[np.float64] | None = None,
+    ) -> None:
         self.lengths = lengths
+        self.draws = draws
         self.batch_size = batch_size
         self.seed = seed
         self.pool_batches = pool_batches
@@ -115,14 +142,14 @@ class LengthGroupedSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) if self.draws is None else round(float(self.draws.sum()))
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        n, size = len(self.lengths), self.batch_size
+        n, size = len(self), self.batch_size
         # Small sets get at least four pools, or every epoch would have the same batches.
         pool = size * max(1, min(self.pool_batches, n // (size * 4)))
-        order = rng.permutation(n)
+        order = rng.permutation(n) if self.draws is None else rng.permutation(drawn(self.draws, n, rng))
         pooled = [order[start : start + pool] for start in range(0, n, pool)]
         ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pooled])
         full = n // size

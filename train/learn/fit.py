@@ -12,8 +12,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from crywolf.data import LABELS, BadInput, atomic_path, check_corpus
 from crywolf.data.types import Progress
 
 from .batches import TokenRows, tokenize_rows
-from .calibrate import Platt, Threshold, calibrate, calibration_fields, malicious_mask
+from .calibrate import Platt, Threshold, calibration_fields, choose_threshold, fit_platt, malicious_mask
 from .losses import IGNORE
 from .model import (
     KNOWN_THREATS,
+    META,
     WEIGHTS,
     TrainedModel,
     load_tokenizer,
@@ -35,7 +37,11 @@ from .model import (
     versions,
     write_model,
 )
+from .operating import operating_points
 from .recipes import FULL, Recipe
+from .target import Target
+from .timing import TimeEstimate, estimate_time
+from .tracking import Tracker, Tracking, open_tracker, tracked
 
 if TYPE_CHECKING:
     from .network import ThreatClassifier
@@ -52,14 +58,16 @@ class FitResult:
 
     Attributes:
         model_dir: The model folder, for `TrainedModel.load` and export.
-        history: One dict an epoch: epoch, step, loss, validation_loss, fp_rate, recall, precision, f1, seconds. The
-            rates are those at even odds of the uncalibrated scores.
+        history: One dict an epoch: epoch, step, loss, validation_loss, fp_rate, recall, precision, f1, seconds,
+            fp_at_recall. The rates are those at even odds of the uncalibrated scores; fp_at_recall is the FP rate at
+            the threshold that keeps the recipe's `select_recall` of the validation attacks.
         best_epoch: The epoch (from 1) whose weights the model has.
         resumed_from: How many epochs were already trained when this call began; None if it began at the first.
         platt: The calibration.
         threshold: The threshold and its rates on the calibration rows.
         notes: What a reader should know: capped warm-up, too few rows, and the like.
         seconds: Wall time of this call.
+        estimate: What was said of the training's time before it began; None where it was too short to measure.
     """
 
     model_dir: Path
@@ -70,6 +78,23 @@ class FitResult:
     threshold: Threshold
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    estimate: TimeEstimate | None = None
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Who looks on while a run trains; none of it changes the result."""
+
+    tracker: Tracker
+    report_to: tuple[str, ...]
+    price_per_hour: float | None
+    on_epoch: Callable[[dict[str, Any]], None] | None
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Hand an epoch on."""
+        self.tracker.epoch(entry)
+        if self.on_epoch is not None:
+            self.on_epoch(entry)
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,7 @@ class _Run:
     train: pl.DataFrame
     validation: pl.DataFrame
     calibration: pl.DataFrame
+    placing: pl.DataFrame
     recipe: Recipe
     encoder: str
     encoder_name: str
@@ -110,6 +136,9 @@ def fit(
     keep_checkpoints: bool = False,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
+    price_per_hour: float | None = None,
+    tracking: Tracking | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
     """Train a classifier, calibrate it, choose its threshold, and write the model folder `out/model`.
 
@@ -123,26 +152,42 @@ def fit(
         out: The run's folder: run.json, history.json, model/, and checkpoints/ while it trains.
         encoder: Name, hub id or folder of an encoder; None is all-MiniLM-L6-v2 as it was installed.
         seed: Of the new heads, dropout and the order of rows.
-        calibration: More rows in natural proportions; added to validation for calibration and threshold only.
+        calibration: More rows, best of sources that are not trained on; added to validation for calibration. Where
+            they hold both labels, thresholds are placed on them alone: validation resembles training, traffic may not.
         resume: Go on from the checkpoints in `out`, if they are of this very run.
         force: Replace another run in `out` instead of refusing; with `resume=False` also this one.
         keep_checkpoints: Do not remove them at the end.
         progress: Called with (steps done, steps in all).
-        log: Called with one line an epoch, and with every note.
+        log: Called with one line an epoch, with every note, and, where there are 200 steps or more, with the time that
+            the training will take before it starts and with the time that it took.
+        price_per_hour: Of this machine, in any currency: the time is also told as a cost.
+        tracking: Where to record the training beside its folder; see `tracking.Tracking`.
+        on_epoch: Called with each entry of the history as it comes; what it raises ends the training there.
 
     Raises:
+        MissingExtra: What `tracking` needs is not installed.
         BadInput: Rows or options that cannot be trained on; validation rows that are grown or also in training; an
             `out` that holds something else.
     """
     began = time.perf_counter()
+    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
+        raise BadInput(f"fit: a price of {price_per_hour} an hour; give a number from 0")
+    if tracking is not None:
+        tracking.check()
     run = _prepare(train, validation, calibration, recipe, encoder, seed, Path(out).resolve(), progress, log)
     run.out.mkdir(parents=True, exist_ok=True)
     with _locked(run.out):
         if _claim(run, resume=resume, force=force):
             run.log(f"{run.out.name}: already trained with these rows and this recipe; nothing to do")
             return _finished(run, began)
-        history, resumed_from = _train(run)
-        platt, threshold = _finish(run, history)
+        tracker = open_tracker(tracking, run.out, key=json.dumps(run.fingerprint, sort_keys=True), warn=run.log)
+        report_to = () if tracking is None else tracking.report_to
+        watched = _Watched(tracker, report_to, price_per_hour, on_epoch)
+        with tracked(tracker, lambda: _parameters(run)):
+            history, resumed_from, estimate = _train(run, watched)
+            platt, threshold = _finish(run, history)
+            tracker.metrics(_final_figures(platt, threshold, time.perf_counter() - began))
+            tracker.files([run.out / RUN_FILE, run.out / HISTORY_FILE, run.out / MODEL / META])
         if not keep_checkpoints:
             shutil.rmtree(run.out / CHECKPOINTS, ignore_errors=True)
     from .trainer import best_epoch
@@ -150,13 +195,43 @@ def fit(
     return FitResult(
         model_dir=run.out / MODEL,
         history=history,
-        best_epoch=best_epoch(history),
+        best_epoch=best_epoch(history, recipe.select_by),
         resumed_from=resumed_from,
         platt=platt,
         threshold=threshold,
         notes=tuple(run.notes),
         seconds=time.perf_counter() - began,
+        estimate=estimate,
     )
+
+
+def _parameters(run: _Run) -> dict[str, Any]:
+    """What a tracked run is found by: settings, hashes and counts, no rows."""
+    frames = {"training": run.train, "validation": run.validation, "calibration": run.calibration}
+    return {
+        "recipe": run.recipe.to_mapping(),
+        "seed": run.seed,
+        "encoder": {"name": run.encoder_name, "hash": run.fingerprint["encoder"]},
+        "data": {
+            name: {"rows": frame.height, "sha256": run.fingerprint[f"{name} rows"]} for name, frame in frames.items()
+        },
+        "versions": versions(),
+    }
+
+
+def _final_figures(platt: Platt, threshold: Threshold, seconds: float) -> dict[str, float]:
+    """The finished model on the calibration rows, at its threshold; `training_seconds` is all that `fit` took."""
+    either = threshold.precision + threshold.recall
+    return {
+        "threshold": threshold.value,
+        "final_fp_rate": threshold.fp_rate,
+        "final_recall": threshold.recall,
+        "final_precision": threshold.precision,
+        "final_f1": 2 * threshold.precision * threshold.recall / either if either else math.nan,
+        "calibration_scale": platt.scale,
+        "calibration_bias": platt.bias,
+        "training_seconds": seconds,
+    }
 
 
 def _prepare(
@@ -195,6 +270,7 @@ def _prepare(
         train=train,
         validation=validation,
         calibration=rows,
+        placing=extra if extra["label"].n_unique() == len(LABELS) else rows,
         recipe=recipe,
         encoder=str(folder),
         encoder_name=shown,
@@ -288,8 +364,12 @@ def _is_whole(model_dir: Path) -> bool:
     return True
 
 
-def _train(run: _Run) -> tuple[list[dict[str, Any]], int | None]:
-    """Train to the end, from the last whole checkpoint if there is one; the history, and the epochs done before."""
+def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | None, TimeEstimate | None]:
+    """Train to the end, from the last whole checkpoint if there is one.
+
+    Returns:
+        The history, the epochs done before, and what the rest was expected to take.
+    """
     from .network import freeze, max_positions, pretrained_classifier
     from .trainer import checkpoint_history, make_trainer, native_bf16, out_of_patience, sound_checkpoints
 
@@ -304,7 +384,7 @@ def _train(run: _Run) -> tuple[list[dict[str, Any]], int | None]:
         done = sound_checkpoints(checkpoints)
         history = checkpoint_history(done[-1]) if done else []
         resumed_from = len(history) or None
-        steps = math.ceil(run.train.height / recipe.batch_size)
+        steps = math.ceil(recipe.rows_an_epoch(run.train.height) / recipe.batch_size)
         _, capped = recipe.warmup(steps * recipe.epochs)
         if capped:
             run.note(capped)
@@ -312,8 +392,8 @@ def _train(run: _Run) -> tuple[list[dict[str, Any]], int | None]:
             run.log(f"resumed after epoch {resumed_from} of {recipe.epochs}")
         tokenizer = load_tokenizer(run.out / _PARTS, length)
         rows = _tokens(run, run.train, tokenizer, "training")
-        if len(history) >= recipe.epochs or out_of_patience(history, recipe.patience):
-            return history, resumed_from
+        if len(history) >= recipe.epochs or out_of_patience(history, recipe):
+            return history, resumed_from, None
         trainer = make_trainer(
             network,
             rows,
@@ -321,17 +401,28 @@ def _train(run: _Run) -> tuple[list[dict[str, Any]], int | None]:
             recipe=recipe,
             checkpoints=checkpoints,
             pad_id=_pad_id(run.out / _PARTS),
+            mask_id=_mask_id(run, tokenizer),
             seed=run.seed,
             bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16()),
             progress=run.progress,
             log=run.log,
+            on_epoch=watched.epoch,
+            report_to=watched.report_to,
         )
+        estimate = estimate_time(trainer, epochs_done=len(history))
+        if estimate is not None:
+            run.log(estimate.text(datetime.now(), watched.price_per_hour))
+        began = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
-    return checkpoint_history(sound_checkpoints(checkpoints)[-1]), resumed_from
+        seconds = time.perf_counter() - began
+    trained = checkpoint_history(sound_checkpoints(checkpoints)[-1])
+    if estimate is not None:
+        run.log(estimate.afterwards(seconds, len(trained) - len(history), watched.price_per_hour))
+    return trained, resumed_from, estimate
 
 
 def _tokens(run: _Run, frame: pl.DataFrame, tokenizer: Any, what: str) -> TokenRows:
-    rows = tokenize_rows(frame, tokenizer, KNOWN_THREATS)
+    rows = tokenize_rows(frame, tokenizer, KNOWN_THREATS, mix=run.recipe.mix, epoch_rows=run.recipe.epoch_rows)
     cut = int((rows.lengths >= tokenizer.truncation["max_length"]).sum())
     if cut:
         limit = tokenizer.truncation["max_length"]
@@ -345,25 +436,35 @@ def _finish(run: _Run, history: list[dict[str, Any]]) -> tuple[Platt, Threshold]
     """Best weights to the model folder, calibrated; history and run.json beside it."""
     from .trainer import best_epoch
 
-    best = best_epoch(history)
-    checkpoint = run.out / CHECKPOINTS / f"checkpoint-{history[best - 1]['step']}"
+    best = best_epoch(history, run.recipe.select_by)
     parts = run.out / _PARTS
+    weights = parts / WEIGHTS
+    average_weights(_chosen(run, history, best), weights)
 
     def write_files(folder: Path) -> None:
-        shutil.copyfile(checkpoint / WEIGHTS, folder / WEIGHTS)
         for part in parts.iterdir():
-            if part.name != _PAD_FILE:
+            if part.name != _PAD_FILE:  # the weights lie among the parts
                 shutil.copyfile(part, folder / part.name)
 
     meta = _meta(run, parts, best)
-    model = _in_memory(run, checkpoint, parts, meta)
+    model = _in_memory(weights, parts, meta)
     margins = model.margins(run.calibration["text"].to_list())
-    platt, threshold = calibrate(
-        margins,
-        malicious_mask(run.calibration),
-        fp_target=run.recipe.fp_target,
+    labels, balanced = malicious_mask(run.calibration), run.recipe.balanced
+    target = Target("fp", bound=run.recipe.fp_target) if balanced is None else Target.parse(balanced)
+    platt = fit_platt(margins, labels)
+    placed = run.calibration["id"].is_in(run.placing["id"].implode()).to_numpy()
+    scores, labels = platt.calibration(margins[placed]), labels[placed]
+    threshold = choose_threshold(
+        scores, labels, bound=run.recipe.threshold_bound, min_recall=run.recipe.min_recall, target=target
+    )
+    points = operating_points(
+        scores,
+        labels,
+        threshold,
+        strict=Target.parse(run.recipe.strict),
+        balanced=target,
+        lenient=Target.parse(run.recipe.lenient),
         bound=run.recipe.threshold_bound,
-        min_recall=run.recipe.min_recall,
     )
     for text in (*platt.notes, *threshold.notes):
         run.note(text)
@@ -371,7 +472,9 @@ def _finish(run: _Run, history: list[dict[str, Any]]) -> tuple[Platt, Threshold]
         f"threshold {threshold.value:.4f}: FP rate {threshold.fp_rate:.2%} of {threshold.n_benign:,} benign rows, "
         f"recall {threshold.recall:.2%} of {threshold.n_malicious:,} malicious rows"
     )
-    fields = calibration_fields(platt, threshold)
+    for point in points:
+        run.log(f"operating point {point.name} ({point.target}): threshold {point.threshold:.4f}, FP {point.fp.text}")
+    fields = calibration_fields(platt, threshold, points)
     write_model(run.out / MODEL, meta={**meta, **fields, "notes": run.notes}, write_files=write_files, force=True)
     with atomic_path(run.out / HISTORY_FILE, force=True) as temporary:
         Path(temporary).write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
@@ -403,17 +506,47 @@ def _meta(run: _Run, parts: Path, best: int) -> dict[str, Any]:
     }
 
 
-def _in_memory(run: _Run, checkpoint: Path, parts: Path, meta: dict[str, Any]) -> TrainedModel:
-    """The model of a checkpoint before it has a folder of its own."""
+def _chosen(run: _Run, history: list[dict[str, Any]], best: int) -> list[Path]:
+    """Weights of the best epoch, or of the last ones where they are to be averaged."""
+    epochs = history[-run.recipe.average :] if run.recipe.average else [history[best - 1]]
+    return [run.out / CHECKPOINTS / f"checkpoint-{entry['step']}" / WEIGHTS for entry in epochs]
+
+
+def average_weights(files: Sequence[Path], target: Path) -> None:
+    """Write the mean of safetensors files of one network; of a single file, a copy."""
+    if len(files) == 1:
+        shutil.copyfile(files[0], target)
+        return
+    from safetensors.torch import load_file, save_file
+
+    mean = load_file(files[0])
+    for file in files[1:]:
+        for name, tensor in load_file(file).items():
+            mean[name] = mean[name] + tensor
+    save_file({name: tensor / len(files) for name, tensor in mean.items()}, target, metadata={"format": "pt"})
+
+
+def _mask_id(run: _Run, tokenizer: Any) -> int | None:
+    """The tokenizer's mask token, if the recipe wants one."""
+    if not run.recipe.cue_dropout:
+        return None
+    found: int | None = tokenizer.token_to_id("[MASK]") or tokenizer.token_to_id("<mask>")
+    if found is None:
+        run.note("the encoder has no mask token: cue_dropout does nothing")
+    return found
+
+
+def _in_memory(weights: Path, parts: Path, meta: dict[str, Any]) -> TrainedModel:
+    """The model before it has a folder of its own."""
     import torch
 
     from .model import load_weights
     from .network import empty_classifier
 
     network = empty_classifier(parts, n_threats=len(KNOWN_THREATS), dropout=0.0)
-    load_weights(network, checkpoint / WEIGHTS)
+    load_weights(network, weights)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return TrainedModel(checkpoint, network, load_tokenizer(parts, int(meta["max_length"])), meta)
+    return TrainedModel(parts, network, load_tokenizer(parts, int(meta["max_length"])), meta)
 
 
 _PARTS = ".parts"
@@ -502,8 +635,10 @@ def _write_run(run: _Run, state: str, **more: Any) -> None:
 
 
 def _rows_hash(frame: pl.DataFrame) -> str:
-    """What training sees of the rows: the id stands for the text."""
-    columns = frame.select("id", pl.col("label", "threat_type").cast(pl.String), pl.col("weight").cast(pl.Float64))
+    """What training sees of the rows: the id stands for the text, source and category for the part of a mix."""
+    columns = frame.select(
+        "id", pl.col("label", "threat_type", "category", "source").cast(pl.String), pl.col("weight").cast(pl.Float64)
+    )
     return _text_hash(columns.write_csv())
 
 

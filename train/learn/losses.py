@@ -20,6 +20,7 @@ def focal_loss(
     class_weights: "Tensor",
     row_weights: "Tensor | None" = None,
     gamma: float = 0.0,
+    smoothing: float = 0.0,
     mean_weight: float | None = None,
 ) -> "Tensor":
     """Weighted focal loss of a batch: sum of w * (1 - p)^gamma * -log p over the rows, divided by the weights.
@@ -30,6 +31,7 @@ def focal_loss(
         class_weights: (2,) weight of each label.
         row_weights: (n,) further weight of each row, 1 if None.
         gamma: 0 gives weighted cross-entropy.
+        smoothing: Share of the target that the other label gets.
         mean_weight: The mean row weight over the whole training set. The divisor is then n * mean_weight, the same for
             every batch. If None, the divisor is the batch's own sum of weights; in a batch of one class that cancels
             the class weight, and batches grouped by length are often nearly that, so training passes the mean.
@@ -37,16 +39,29 @@ def focal_loss(
     import torch
     import torch.nn.functional as functional
 
-    log_p = functional.log_softmax(logits.float(), dim=-1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    both = functional.log_softmax(logits.float(), dim=-1)
+    log_p = both.gather(1, labels.unsqueeze(1)).squeeze(1)
     weights = class_weights.to(log_p)[labels]
     if row_weights is not None:
         weights = weights * row_weights.to(log_p)
-    losses = -log_p * weights
+    surprise = -log_p
+    if smoothing:
+        surprise = (1 - smoothing) * surprise - smoothing * both.gather(1, 1 - labels.unsqueeze(1)).squeeze(1)
+    losses = surprise * weights
     if gamma:
         # Clamped: at p = 1 the derivative of (1 - p)^gamma is infinite for gamma < 1.
         losses = losses * (1 - log_p.exp()).clamp_min(1e-7) ** gamma
     divisor = weights.sum() if mean_weight is None else torch.full_like(log_p, mean_weight).sum()
     return losses.sum() / divisor.clamp_min(1e-12)
+
+
+def disagreement(logits: "Tensor", others: "Tensor") -> "Tensor":
+    """Symmetric Kullback-Leibler divergence of two passes over the same rows, (n, 2) each; mean over the rows."""
+    import torch.nn.functional as functional
+
+    one, other = functional.log_softmax(logits.float(), dim=-1), functional.log_softmax(others.float(), dim=-1)
+    there = functional.kl_div(one, other, log_target=True, reduction="batchmean")
+    return (there + functional.kl_div(other, one, log_target=True, reduction="batchmean")) / 2
 
 
 def threat_loss(logits: "Tensor", targets: "Tensor", *, row_weights: "Tensor | None" = None) -> "Tensor":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crywolf.data import BadInput
 
 _DROPOUT_FIELDS = ("hidden_dropout_prob", "hidden_dropout", "mlp_dropout", "dropout")
+_ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 class ThreatClassifier(nn.Module):
@@ -53,7 +54,11 @@ def pretrained_classifier(encoder: str, *, n_threats: int, dropout: float) -> Th
         config = AutoConfig.from_pretrained(encoder)
         _set_dropout(config, dropout)
         # Safetensors only: a pickled checkpoint runs whatever its author put into it.
-        model = AutoModel.from_pretrained(encoder, config=config, dtype=torch.float32, use_safetensors=True)
+        # On processors torch's fused attention is slow backwards in bfloat16: a quarter of a step (docs/results.md).
+        attention = None if torch.cuda.is_available() else "eager"
+        model = AutoModel.from_pretrained(
+            encoder, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation=attention
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"encoder {encoder}: cannot be loaded ({_first_line(error)}); "
@@ -109,7 +114,8 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
-    for name in _DROPOUT_FIELDS:
+    fields = _DROPOUT_FIELDS if dropout else (*_DROPOUT_FIELDS, *_ATTENTION_DROPOUT_FIELDS)
+    for name in fields:
         if isinstance(getattr(config, name, None), float | int):
             setattr(config, name, dropout)
 

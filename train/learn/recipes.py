@@ -13,9 +13,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from crywolf.data import LABELS, BadInput
 
+from ..rows.mix import Mix
+from .calibrate import LENIENT, STRICT
+from .target import Target
+
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Scheduler: TypeAlias = Literal["linear", "cosine", "constant_with_warmup"]
 ThresholdBound: TypeAlias = Literal["point", "upper"]
+SelectBy: TypeAlias = Literal["f1", "fp_at_recall"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Recipe:
 
     Attributes:
         name: What the recipe is called in logs and in the model's folder.
+        mix: Draw each epoch by shares of parts and sources instead of taking every row once; None does not.
+        epoch_rows: Rows of a drawn epoch; None draws as many as there are.
         epochs: The most epochs to train; early stopping may end sooner.
         batch_size: Rows a step.
         learning_rate: The peak, after warm-up.
@@ -32,14 +39,26 @@ class Recipe:
         warmup_cap: The largest share of all steps that warm-up may take; short runs would otherwise never reach the
             learning rate.
         scheduler: What the learning rate does after warm-up.
-        patience: Epochs without a better F1 on validation after which training stops; 0 disables early stopping.
-        dropout: On the pooled vector and in the encoder's hidden layers; the attention's own is left as it is.
+        patience: Epochs without a better one, by `select_by`, after which training stops; 0 disables early stopping.
+        select_by: What makes an epoch the best on validation: the highest `f1` at even odds of the scores as they are,
+            or the lowest FP rate at the threshold that keeps `select_recall` (`fp_at_recall`), which asks how well the
+            scores part the two whatever the threshold will be.
+        select_recall: The share of validation attacks that `fp_at_recall` keeps.
+        dropout: On the pooled vector and in the encoder's hidden layers; the attention's own is left as it is, but
+            for 0, which turns it off too.
         max_length: Tokens a prompt is cut to.
         benign_weight: Weight of a BENIGN row in the loss. Above 1 it makes a false positive dearer.
         malicious_weight: Weight of a MALICIOUS row in the loss. Above 1 it makes a missed attack dearer, and with it
             raises false positives.
         focal_gamma: 0 is plain cross-entropy; larger values spend the loss on rows that the model still gets wrong.
         threat_weight: Share of the threat-type head's loss; 0 leaves that head untrained.
+        cue_dropout: Share of tokens hidden behind the mask token in every other training row, so that no single word
+            decides (word dropout, Iyyer et al. 2015).
+        label_smoothing: Share of the target given to the other label (Szegedy et al. 2016).
+        r_drop: Weight of the divergence between two passes with different dropout (R-Drop, Liang et al. 2021); doubles
+            the cost of a step.
+        average: The last epochs whose weights are averaged into the model (Izmailov et al. 2018); 0 takes the best
+            epoch alone.
         freeze_embeddings: Keep the token embeddings as they came.
         freeze_layers: The lowest encoder layers that are kept as they came.
         precision: `auto` takes bfloat16 where the machine computes it natively, else float32.
@@ -47,9 +66,15 @@ class Recipe:
         fp_target: The FP rate on benign validation rows that the threshold must keep.
         threshold_bound: `point` holds the measured FP rate to `fp_target`, `upper` its 95% upper bound.
         min_recall: If given, a threshold that would lose more recall than this is lowered, and the note says so.
+        strict: Target of the operating point `strict`: `fp 1%`, `recall 98%`, or `cost 1:20 at 1%` (of a false positive
+            : of a missed attack, share of attacks in the traffic); see `target.Target`.
+        balanced: Target of the detector's own threshold, in the place of `fp_target`.
+        lenient: Target of the operating point `lenient`.
     """
 
     name: str = "full"
+    mix: Mix | None = None
+    epoch_rows: int | None = None
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 2e-5
@@ -58,12 +83,18 @@ class Recipe:
     warmup_cap: float = 0.1
     scheduler: Scheduler = "linear"
     patience: int = 3
+    select_by: SelectBy = "f1"
+    select_recall: float = 0.95
     dropout: float = 0.1
     max_length: int = 256
     benign_weight: float = 1.5
     malicious_weight: float = 1.0
     focal_gamma: float = 1.0
     threat_weight: float = 0.3
+    cue_dropout: float = 0.0
+    label_smoothing: float = 0.0
+    r_drop: float = 0.0
+    average: int = 0
     freeze_embeddings: bool = False
     freeze_layers: int = 0
     precision: Precision = "auto"
@@ -71,6 +102,9 @@ class Recipe:
     fp_target: float = 0.01
     threshold_bound: ThresholdBound = "point"
     min_recall: float | None = None
+    strict: str = STRICT
+    balanced: str | None = None
+    lenient: str = LENIENT
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -79,6 +113,13 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise BadInput(f"recipe {self.name!r}: {name} is {value}; it must lie between {low:g} and {high:g}")
+        for target in (self.strict, self.balanced, self.lenient):
+            if target is not None:
+                Target.parse(target)
+
+    def rows_an_epoch(self, rows: int) -> int:
+        """Rows that an epoch sees of a training set."""
+        return rows if self.mix is None else self.epoch_rows or rows
 
     @property
     def class_weights(self) -> tuple[float, float]:
@@ -103,6 +144,8 @@ class Recipe:
         weights = given.pop("class_weights", None)
         if weights is not None:
             given = _spread_class_weights(weights) | given
+        if isinstance(given.get("mix"), Mapping):
+            given["mix"] = _mix(given["mix"])
         known = {field.name for field in dataclasses.fields(cls)}
         for key in given:
             if key not in known:
@@ -132,12 +175,18 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_steps": (0, 10_000_000),
     "warmup_cap": (0.0, 1.0),
     "patience": (0, 1000),
+    "select_recall": (0.5, 1.0),
     "dropout": (0.0, 0.5),
     "max_length": (8, 8192),
     "benign_weight": (0.001, 1000.0),
     "malicious_weight": (0.001, 1000.0),
     "focal_gamma": (0.0, 5.0),
     "threat_weight": (0.0, 10.0),
+    "cue_dropout": (0.0, 0.9),
+    "label_smoothing": (0.0, 0.5),
+    "r_drop": (0.0, 100.0),
+    "average": (0, 1000),
+    "epoch_rows": (1, 1_000_000_000),
     "freeze_layers": (0, 200),
     "max_grad_norm": (0.01, 1000.0),
     "fp_target": (0.0, 0.5),
@@ -169,6 +218,14 @@ def _spread_class_weights(weights: Any) -> dict[str, Any]:
     return spread
 
 
+def _mix(shares: Mapping[str, Any]) -> Mix:
+    known = [field.name for field in dataclasses.fields(Mix)]
+    for key in shares:
+        if key not in known:
+            raise BadInput(f"recipe: mix has no part {key!r}{_did_you_mean(str(key), known)}")
+    return Mix(**shares)
+
+
 def _from_yaml(key: str, value: Any) -> Any:
     """YAML reads `2e-5` as a string (it wants `2.0e-5`); a person means the number."""
     kind = {field.name: field.type for field in dataclasses.fields(Recipe)}[key]
@@ -181,8 +238,12 @@ def _from_yaml(key: str, value: Any) -> Any:
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
-    if kind is bool or kind is str:
+    if kind in (bool, str, str | None):
         good = isinstance(value, kind)
+    elif kind == int | None:
+        good = value is None or (isinstance(value, int) and not isinstance(value, bool))
+    elif kind == Mix | None:
+        good = value is None or isinstance(value, Mix)
     elif kind is int:
         good = isinstance(value, int) and not isinstance(value, bool)
     elif kind is float or kind == float | None:
@@ -211,4 +272,22 @@ QUICK = Recipe(
     freeze_layers=2,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FULL, QUICK)}
+# Many sources, each epoch drawn anew by shares: what held best on sources that were not trained on (docs/results.md).
+BROAD = Recipe(
+    name="broad",
+    mix=Mix(),
+    epoch_rows=25_000,
+    epochs=3,
+    learning_rate=3e-4,
+    warmup_steps=300,
+    patience=0,
+    dropout=0.0,
+    max_length=256,
+    focal_gamma=0.0,
+    average=2,
+    freeze_embeddings=True,
+    freeze_layers=2,
+    fp_target=0.02,
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FULL, QUICK, BROAD)}

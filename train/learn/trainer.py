@@ -10,7 +10,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from crywolf.data import CrywolfError
 from crywolf.data.types import Progress
 
+from ..measure.metrics import fp_rate_at_recall
 from .batches import Collator, LengthGroupedSampler, TokenRows
-from .losses import focal_loss, mean_training_weight, threat_loss
+from .losses import disagreement, focal_loss, mean_training_weight, threat_loss
 from .model import WEIGHTS, load_weights, margins_of, save_weights, sha256
-from .recipes import Recipe
+from .recipes import Recipe, SelectBy
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
@@ -56,6 +57,7 @@ class Losses:
             class_weights=self.class_weights.to(logits.device),
             row_weights=inputs["row_weights"],
             gamma=self.recipe.focal_gamma,
+            smoothing=self.recipe.label_smoothing,
             mean_weight=self.mean_weight,
         )
         if not self.recipe.threat_weight:
@@ -67,9 +69,10 @@ class Losses:
 class ClassifierTrainer(Trainer):
     """Trainer for `ThreatClassifier`: two heads, grouping by length that a resumed run repeats, safe checkpoints."""
 
-    def __init__(self, *, losses: Losses, seed: int, **kwargs: Any) -> None:
+    def __init__(self, *, losses: Losses, seed: int, mask_id: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.losses = losses
+        self.mask_id = mask_id
         self.order_seed = seed
 
     def compute_loss(
@@ -80,15 +83,23 @@ class ClassifierTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch, and the logits of both heads if asked for."""
-        logits, threat_logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        mask = inputs["attention_mask"]
+        ids, recipe = inputs["input_ids"], self.losses.recipe
+        if model.training and recipe.cue_dropout and self.mask_id is not None:
+            ids = hide_tokens(ids, mask, self.mask_id, recipe.cue_dropout)
+        logits, threat_logits = model(input_ids=ids, attention_mask=mask)
         loss = self.losses(inputs, logits, threat_logits)
+        if model.training and recipe.r_drop:
+            again, threats_again = model(input_ids=ids, attention_mask=mask)
+            loss = (loss + self.losses(inputs, again, threats_again)) / 2 + recipe.r_drop * disagreement(logits, again)
         return (loss, {"logits": logits, "threat_logits": threat_logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         # Trainer's own grouped sampler draws from the global generator and feeds each pool longest first.
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         # DataLoader takes any sized iterable.
-        return LengthGroupedSampler(rows.lengths, self.args.train_batch_size, seed=self.order_seed)  # type: ignore[return-value]
+        size, seed = self.args.train_batch_size, self.order_seed
+        return LengthGroupedSampler(rows.lengths, size, seed=seed, draws=rows.draws)  # type: ignore[return-value]
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         return SequentialSampler(eval_dataset)
@@ -104,6 +115,17 @@ class ClassifierTrainer(Trainer):
         load_weights(model or self.model, Path(resume_from_checkpoint) / WEIGHTS)  # type: ignore[arg-type]
 
 
+def hide_tokens(ids: Tensor, mask: Tensor, mask_id: int, share: float) -> Tensor:
+    """Token ids with a share of the tokens of every other row, by chance, replaced by the mask token.
+
+    The first and the last token of a row, which mark its ends, always stay.
+    """
+    place = torch.arange(ids.shape[1], device=ids.device)
+    inner = (place > 0) & (place < mask.sum(dim=1, keepdim=True) - 1)
+    hidden = (torch.rand(ids.shape, device=ids.device) < share) & inner
+    return torch.where(hidden & (torch.rand(len(ids), 1, device=ids.device) < 0.5), mask_id, ids)
+
+
 class EpochWatch(TrainerCallback):
     """Measures, reports and ends epochs; marks checkpoints as complete.
 
@@ -111,17 +133,29 @@ class EpochWatch(TrainerCallback):
     checkpoint holds.
     """
 
-    def __init__(self, recipe: Recipe, *, progress: Progress | None, log: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        progress: Progress | None,
+        log: Callable[[str], None] | None,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.progress = progress
         self.log = log
+        self.on_epoch = on_epoch
         self._began = time.perf_counter()
 
     def measure(self, prediction: Any) -> dict[str, Any]:
-        """FP rate, recall, precision and F1 at even odds, and the seconds since the epoch began."""
+        """The rates at even odds, the FP rate at the recipe's recall, and the seconds since the epoch began."""
         margins = margins_of(np.asarray(prediction.predictions[0], dtype=np.float32))
-        labels = np.asarray(prediction.label_ids)
-        return {**rates(margins >= 0, labels == 1), "seconds": round(time.perf_counter() - self._began, 3)}
+        malicious = np.asarray(prediction.label_ids) == 1
+        return {
+            **rates(margins >= 0, malicious),
+            "fp_at_recall": fp_at_recall(margins, malicious, self.recipe.select_recall),
+            "seconds": round(time.perf_counter() - self._began, 3),
+        }
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
@@ -142,11 +176,13 @@ class EpochWatch(TrainerCallback):
             )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Log the epoch and stop when patience is at its end."""
+        """Log the epoch, hand it on, and stop when patience is at its end."""
         history = history_of(state.log_history)
         if self.log:
-            self.log(epoch_line(history[-1], self.recipe.epochs))
-        if out_of_patience(history, self.recipe.patience):
+            self.log(epoch_line(history[-1], self.recipe))
+        if self.on_epoch:
+            self.on_epoch(history[-1])
+        if out_of_patience(history, self.recipe):
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -168,8 +204,15 @@ def rates(flagged: Any, malicious: Any) -> dict[str, float | None]:
     }
 
 
+def fp_at_recall(margins: Any, malicious: Any, recall: float) -> float | None:
+    """FP rate at the highest threshold that keeps this share of the attacks; None where either label is missing."""
+    if not malicious.any() or malicious.all():
+        return None
+    return fp_rate_at_recall(margins[~malicious], margins[malicious], recall).value
+
+
 def history_of(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One dict an epoch from the trainer's log: epoch, step, loss, validation_loss, the rates, seconds."""
+    """One dict an epoch from the trainer's log: as in `FitResult`."""
     epochs: list[dict[str, Any]] = []
     loss: float | None = None
     for entry in log_history:
@@ -184,26 +227,40 @@ def history_of(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "loss": loss,
                 "validation_loss": entry["eval_loss"],
                 **measured,
+                "fp_at_recall": entry.get("eval_fp_at_recall"),
             }
         )
     return epochs
 
 
-def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch (from 1) with the highest F1; among equals the one with the lowest validation loss, then the first."""
-    best = min(history, key=lambda entry: (-round(entry["f1"], 9), entry["validation_loss"], entry["epoch"]))
-    return int(best["epoch"])
+def best_epoch(history: list[dict[str, Any]], select_by: SelectBy = "f1") -> int:
+    """The best epoch, from 1.
+
+    By `f1` the one with the highest F1, by `fp_at_recall` the one with the lowest FP rate at the recipe's recall, then
+    the highest F1; among equals the one with the lowest validation loss, then the first.
+    """
+
+    def rank(entry: dict[str, Any]) -> tuple[float, float, float, int]:
+        return (_badness(entry, select_by), -round(entry["f1"], 9), entry["validation_loss"], entry["epoch"])
+
+    return int(min(history, key=rank)["epoch"])
 
 
-def out_of_patience(history: list[dict[str, Any]], patience: int) -> bool:
-    """True if the last `patience` epochs brought no better F1."""
-    if not patience or not history:
+def out_of_patience(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """True if the last epochs, as many as the recipe's patience, brought no better one."""
+    if not recipe.patience or not history:
         return False
-    f1 = [entry["f1"] for entry in history]
-    return len(f1) - 1 - f1.index(max(f1)) >= patience
+    found = [_badness(entry, recipe.select_by) for entry in history]
+    return len(found) - 1 - found.index(min(found)) >= recipe.patience
 
 
-def epoch_line(entry: dict[str, Any], epochs: int) -> str:
+def _badness(entry: dict[str, Any], select_by: SelectBy) -> float:
+    """What an epoch is chosen by, the lower the better; F1 where validation lacks a label."""
+    value = entry.get("fp_at_recall") if select_by == "fp_at_recall" else None
+    return -round(entry["f1"], 9) if value is None else float(value)
+
+
+def epoch_line(entry: dict[str, Any], recipe: Recipe) -> str:
     """One line of log for an epoch."""
 
     def share(name: str) -> str:
@@ -212,14 +269,21 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
 
     loss = "-" if entry["loss"] is None else f"{entry['loss']:.4f}"
     return (
-        f"epoch {entry['epoch']}/{epochs}: loss {loss}, validation loss {entry['validation_loss']:.4f}, "
+        f"epoch {entry['epoch']}/{recipe.epochs}: loss {loss}, validation loss {entry['validation_loss']:.4f}, "
         f"FP rate {share('fp_rate')}, recall {share('recall')}, precision {share('precision')}, "
-        f"F1 {entry['f1']:.4f}, {entry['seconds']:.0f} s"
+        f"F1 {entry['f1']:.4f}, FP at {recipe.select_recall:.0%} recall {share('fp_at_recall')}, "
+        f"{entry['seconds']:.0f} s"
     )
 
 
 def training_arguments(
-    recipe: Recipe, checkpoints: Path, *, steps_per_epoch: int, seed: int, bf16: bool
+    recipe: Recipe,
+    checkpoints: Path,
+    *,
+    steps_per_epoch: int,
+    seed: int,
+    bf16: bool,
+    report_to: Sequence[str] = (),
 ) -> TrainingArguments:
     """What the recipe means in transformers' terms."""
     warmup, _ = recipe.warmup(steps_per_epoch * recipe.epochs)
@@ -243,7 +307,7 @@ def training_arguments(
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        report_to="none",
+        report_to=list(report_to) or "none",
         disable_tqdm=True,
         log_level="error",
     )
@@ -257,21 +321,25 @@ def make_trainer(
     recipe: Recipe,
     checkpoints: Path,
     pad_id: int,
+    mask_id: int | None,
     seed: int,
     bf16: bool,
     progress: Progress | None,
     log: Callable[[str], None] | None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    report_to: Sequence[str] = (),
 ) -> ClassifierTrainer:
     """A trainer for these rows, ready to train or to resume."""
     from transformers.trainer_callback import PrinterCallback
 
-    watch = EpochWatch(recipe, progress=progress, log=log)
-    steps = math.ceil(len(train) / recipe.batch_size)
+    watch = EpochWatch(recipe, progress=progress, log=log, on_epoch=on_epoch)
+    steps = math.ceil(recipe.rows_an_epoch(len(train)) / recipe.batch_size)
     trainer = ClassifierTrainer(
         losses=Losses.of(recipe, train),
         seed=seed,
+        mask_id=mask_id,
         model=network,
-        args=training_arguments(recipe, checkpoints, steps_per_epoch=steps, seed=seed, bf16=bf16),
+        args=training_arguments(recipe, checkpoints, steps_per_epoch=steps, seed=seed, bf16=bf16, report_to=report_to),
         data_collator=Collator(pad_id),
         train_dataset=train,
         eval_dataset=validation,

@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from crywolf.data import BadInput, CrywolfError, make_corpus
 from crywolf.train import FitResult, Recipe, TrainedModel, fit
 from crywolf.train.learn.batches import LengthGroupedSampler, tokenize_rows
 from crywolf.train.learn.losses import IGNORE
 from crywolf.train.learn.model import KNOWN_THREATS, load_tokenizer, sha256
+from crywolf.train.learn.trainer import hide_tokens
+from crywolf.train.rows.mix import Mix
 
 MakeRows = Callable[..., pl.DataFrame]
 
@@ -64,7 +68,8 @@ def test_every_epoch_is_measured(whole: FitResult, bench: Bench) -> None:
     assert [entry["step"] for entry in whole.history] == [12, 24, 36]
     for entry in whole.history:
         assert set(entry) == {
-            *("epoch", "step", "loss", "validation_loss", "fp_rate", "recall", "precision", "f1", "seconds")
+            *("epoch", "step", "loss", "validation_loss", "fp_rate", "recall", "precision", "f1", "seconds"),
+            "fp_at_recall",
         }
         assert entry["seconds"] > 0
     assert whole.history[-1]["loss"] < whole.history[0]["loss"]
@@ -331,14 +336,50 @@ def test_bfloat16_and_float32_both_train_in_one_process(whole: FitResult, bench:
     assert losses["fp32"] == pytest.approx(losses["bf16"], rel=0.3, abs=0.02)
 
 
-def test_calibration_rows_join_validation_for_the_threshold_only(
+def test_calibration_rows_of_one_label_join_validation_for_the_threshold(
     whole: FitResult, bench: Bench, make_rows: MakeRows, tmp_path: Path
 ) -> None:
-    more = make_rows(200, 8, malicious=0.01)
+    more = make_rows(200, 8, malicious=0.0)
     result = bench.fit(tmp_path / "run", calibration=more)
     assert _weights(result) == _weights(whole)
     together = pl.concat([bench.validation, more]).unique("id")
     assert result.threshold.n_benign + result.threshold.n_malicious == together.height
+
+
+def test_calibration_rows_of_both_labels_place_the_threshold_alone(
+    whole: FitResult, bench: Bench, make_rows: MakeRows, tmp_path: Path
+) -> None:
+    more = make_rows(200, 8)
+    result = bench.fit(tmp_path / "run", calibration=more)
+    assert _weights(result) == _weights(whole)
+    assert result.threshold.n_benign + result.threshold.n_malicious == more.height
+    assert result.platt.n_benign > result.threshold.n_benign
+
+
+def test_the_last_epochs_are_averaged(bench: Bench, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(bench.recipe, average=2)
+    result = bench.fit(tmp_path / "run", recipe=recipe, keep_checkpoints=True)
+    saved = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name.partition("-")[2]))
+    one, other = (load_file(path / "model.safetensors") for path in saved[-2:])
+    for name, tensor in load_file(result.model_dir / "model.safetensors").items():
+        torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
+
+
+def test_a_mix_draws_as_many_rows_as_asked_and_says_so_in_its_steps(bench: Bench, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(bench.recipe, mix=Mix(original_malicious=0.5), epoch_rows=40)
+    assert [entry["step"] for entry in bench.fit(tmp_path / "run", recipe=recipe).history] == [5, 10, 15]
+
+
+def test_hidden_tokens_spare_the_ends_and_every_other_row() -> None:
+    torch.manual_seed(0)
+    ids, mask = torch.arange(1, 61).reshape(1, -1).repeat(400, 1), torch.ones(400, 60, dtype=torch.int64)
+    mask[:, 50:] = 0
+    hidden = hide_tokens(ids, mask, 999, 0.3) == 999
+    assert not hidden[:, 0].any()
+    assert not hidden[:, 49:].any()
+    touched = hidden.any(dim=1)
+    assert 0.35 < touched.float().mean() < 0.65
+    assert 0.25 < hidden[touched][:, 1:49].float().mean() < 0.35
 
 
 def test_length_is_capped_at_the_encoders_positions(bench: Bench, tmp_path: Path) -> None:

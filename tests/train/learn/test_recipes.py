@@ -22,7 +22,9 @@ def test_quick_is_smaller_and_differs_only_in_cost() -> None:
     assert QUICK.epochs < FULL.epochs
     assert QUICK.freeze_layers > 0
     assert QUICK.class_weights == FULL.class_weights
-    assert RECIPES == {"full": FULL, "quick": QUICK}
+    assert {name: recipe.name for name, recipe in RECIPES.items()} == {
+        name: name for name in ("full", "quick", "broad")
+    }
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
