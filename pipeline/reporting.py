@@ -6,13 +6,15 @@ Takes a `Retrained` and gives `ReportData`, written as one HTML file by crywolf.
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from crywolf.train import Table, build_report, table_from, write_report
+from crywolf.export.package import read_settings
+from crywolf.train import Table, build_report, score_tables, table_from, write_report
 
 from .loop import Retrained
 from .session import Session
@@ -58,11 +60,27 @@ def retrain_report(
         parameters=tuple(_flat(session.config.model_dump(mode="json"))),
         notes=(*result.growth.notes, *result.assembly.notes, *notes),
     )
-    if extra_tables:
-        from dataclasses import replace
-
-        data = replace(data, evaluation=(*extra_tables, *data.evaluation))
+    scores = score_tables(result.after, read_settings(result.package).thresholds)
+    errors = error_tables(session, result) if show_prompts else ()
+    data = replace(data, evaluation=(*extra_tables, *data.evaluation, *scores, *errors))
     return write_report(data, path, force=True)
+
+
+def error_tables(session: Session, result: Retrained) -> tuple[Table, ...]:
+    """Group what is still wrongly flagged and name what the groups share; the names are words of prompts."""
+    from crywolf.train.measure.errors import analyse_errors
+
+    found = analyse_errors(result.after, session.encode, session.rng("errors"))
+    groups = found.table().select("name", "n", "share", "mean_score", "category", "nearest_attack", "cosine")
+    patterns = found.pattern_table().select(
+        "pattern", "kind", "k_inside", "n_inside", "value_inside", "value_outside", "low", "high"
+    )
+    said = "Rates of false positives with and without the pattern; low and high bound their difference."
+    tables = (
+        table_from(groups, "Remaining false positives in groups", "Named by the words that part them from the rest."),
+        table_from(patterns, "Patterns among the remaining false positives", said),
+    )
+    return tuple(table for table in tables if table.rows)
 
 
 def latency(package: Path, texts: Sequence[str], limit: int = 300) -> dict[str, float]:

@@ -196,7 +196,7 @@ def _headline(evaluation: Evaluation, comparison: Comparison | None) -> tuple[He
 
 def _group_table(evaluation: Evaluation, comparison: Comparison | None, by: By, measure: str) -> pl.DataFrame:
     """Counts by group over all held-out suites, each prompt once, in the columns that the dot plot takes."""
-    rows = (comparison or evaluation).select()
+    rows = (comparison or evaluation).select(by=by)
     benign = pl.col("label").cast(pl.String) == "BENIGN"
     rows = rows.filter(benign if measure == "fp_rate" else ~benign)
     flags = {"_before": "flagged_before", "_after": "flagged_after"} if comparison else {"_after": "flagged"}
@@ -264,6 +264,10 @@ def _rate_tables(evaluation: Evaluation, comparison: Comparison | None) -> tuple
         ("source", "fp_rate", "False positives by source"),
         ("threat_type", "recall", "Recall by threat type"),
         ("source", "recall", "Recall by source of the attacks"),
+        ("language", "fp_rate", "False positives by language"),
+        ("language", "recall", "Recall by language"),
+        ("length", "fp_rate", "False positives by length in characters"),
+        ("length", "recall", "Recall by length in characters"),
     )
     tables = [
         _rate_table(_group_table(evaluation, comparison, by, measure), by.replace("_", " "), said)
@@ -312,7 +316,8 @@ def _regression_text(comparison: Comparison | None) -> str:
     lost, gained = comparison.lost().height, comparison.gained().height
     return (
         f"Of {caught:,} attacks that the old model caught, {lost:,} are lost; {gained:,} that it missed are caught "
-        f"now. Net loss: {comparison.net_loss().points}."
+        f"now. Net loss: {comparison.net_loss().points}. McNemar's exact test: FP rate "
+        f"{comparison.mcnemar('fp_rate').text}; recall {comparison.mcnemar('recall').text}."
     )
 
 
