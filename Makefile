@@ -7,6 +7,8 @@
 # make bench-dedup    deduplication beside datasketch, rensa, semhash, text-dedup
 # make bench-mining   embedding and mining beside sentence-transformers (QUICK=1: a small one)
 # make bench-full     growth, deduplication, mining and audit at 236,000 rows, each stage's time and memory
+# make bench-recipes  recipes on whole sources left out, beside a published guard (hours; resumes)
+# make handoff        the handoff to a package in one command, compared with that guard (an hour and a half)
 # make clean  what the above made, the environment too
 PYTHON ?= python3
 CORPUS ?= ../shared/corpus
@@ -18,7 +20,7 @@ RIVALS := .venv/.rivals
 QUICK ?=
 QUICKLY := $(if $(QUICK),--quick,)
 
-.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining bench-full
+.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining bench-full bench-recipes handoff
 
 demo: $(READY)
 	$(BIN)/crywolf demo --force -o crywolf-demo
@@ -50,6 +52,12 @@ bench-mining: $(RIVALS)
 
 bench-full: $(READY)
 	$(BIN)/python benchmarks/full_size.py --corpus $(CORPUS) --handoff $(HANDOFF)
+
+bench-recipes: $(RIVALS)
+	$(BIN)/python benchmarks/recipes --corpus $(CORPUS) --handoff $(HANDOFF)
+
+handoff: $(RIVALS)
+	PYTHONPATH=benchmarks/recipes $(BIN)/crywolf retrain --config benchmarks/recipes/handoff.yaml
 
 $(RIVALS): $(READY) benchmarks/requirements.txt
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
