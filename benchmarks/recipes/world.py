@@ -64,10 +64,11 @@ class Fold:
     held: dict[str, pl.DataFrame]
 
 
-def load(corpus: Path, grown: Path) -> Corpora:
-    """Read the corpora and the grown rows."""
+def load(corpus: Path, grown: Path | None) -> Corpora:
+    """Read the corpora and, where asked for, the grown rows."""
     pool = pl.concat([read_corpus(corpus / f"{name}_pool.jsonl.gz").frame for name in ("benign", "malicious")])
-    return Corpora(pool, read_corpus(grown).frame, read_corpus(corpus / "ood_dev.jsonl.gz").frame)
+    made = pool.clear() if grown is None else read_corpus(grown).frame
+    return Corpora(pool, made, read_corpus(corpus / "ood_dev.jsonl.gz").frame)
 
 
 def fold(corpora: Corpora, sources: Sequence[str], *, doubtful: pl.Series | None, seed: int) -> Fold:

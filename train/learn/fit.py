@@ -397,7 +397,8 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
         trainer = make_trainer(
             network,
             rows,
-            tokenize_rows(run.validation, tokenizer, KNOWN_THREATS),
+            # Of like length in a batch, or every batch would be as wide as the longest prompt.
+            tokenize_rows(run.validation.sort(pl.col("text").str.len_bytes()), tokenizer, KNOWN_THREATS),
             recipe=recipe,
             checkpoints=checkpoints,
             pad_id=_pad_id(run.out / _PARTS),
