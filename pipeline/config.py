@@ -67,7 +67,7 @@ class MiningSection(_Section):
 class TrainSection(_Section):
     """How the classifier is fitted; whatever is left out keeps the recipe's value."""
 
-    recipe: Literal["quick", "full", "broad"] = "quick"
+    recipe: Literal["quick", "full", "broad", "incremental"] = "quick"
     encoder: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
@@ -83,6 +83,8 @@ class TrainSection(_Section):
     grown_weight: float = Field(default=1.0, gt=0)
     hard_weight: float = Field(default=1.5, gt=0)
     grown_budget: int | None = Field(default=None, ge=0)
+    freeze_layers: int | None = Field(default=None, ge=0)
+    replay: float = Field(default=1.0, ge=0)
 
 
 class TrackingSection(_Section):

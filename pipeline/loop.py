@@ -16,6 +16,7 @@ from crywolf.feedback import Before, RoundResult, Store, run_round
 from crywolf.mining import MineResult
 from crywolf.train import (
     BENIGN_TEST,
+    INCREMENTAL,
     Assembly,
     Comparison,
     Evaluation,
@@ -80,6 +81,8 @@ class Retrained:
 
 def run_train(session: Session) -> Trained:
     """Split the originals, train on the training fold alone, export, and measure."""
+    if session.config.train.recipe == INCREMENTAL.name:
+        raise BadInput("recipe incremental goes on from a trained model: it is for `crywolf retrain`, not for `train`")
     inputs = read_inputs(session, fps_may_come_later=True)
     split = stages.prepare(session, inputs.originals)
     holdouts = stages.standing_holdouts(inputs, split)
@@ -143,9 +146,13 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
         mining = stages.mine(session, RETRAINED + "-mined", benign, attacks, stock.grow)
     # The mined rows hold the false positives themselves; without mining they are the only hard negatives.
     hard = stock.grow if mining is None else mining.frame
-    assembly = stages.join_training(session, split.train, growth.frame, hard, holdouts)
+    start, originals = None, split.train
+    if session.config.train.recipe == INCREMENTAL.name:
+        start = stages.model_of(before_package)
+        originals = stages.replayed(session, split.train, len(growth.frame) + len(hard))
+    assembly = stages.join_training(session, originals, growth.frame, hard, holdouts)
     package = stages.train_detector(
-        session, RETRAINED, assembly.frame, split, before=before_package, calibration=inputs.calibration
+        session, RETRAINED, assembly.frame, split, before=before_package, calibration=inputs.calibration, start=start
     )
     suites = stages.build_suites(
         split,
@@ -251,7 +258,13 @@ def run_feedback_round(
     def retrain(rows: pl.DataFrame, _folder: Path) -> Path:
         seen["training"] = rows
         return stages.train_detector(
-            session, f"{name}/detector", rows, split, before=package, calibration=inputs.calibration
+            session,
+            f"{name}/detector",
+            rows,
+            split,
+            before=package,
+            calibration=inputs.calibration,
+            start=stages.model_of(str(package)) if session.config.train.recipe == INCREMENTAL.name else None,
         )
 
     def judge(new: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .console import Console
 from .reading import Reader
 from .workspace import Workspace
 
-_NOT_THE_RECIPE_S = ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget", "hold_recall")
+_NOT_THE_RECIPE_S = ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget", "hold_recall", "replay")
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_clusters, nearest_reference
-from crywolf.data import RunManifest, empty_corpus, write_corpus
+from crywolf.data import BadInput, RunManifest, empty_corpus, file_hash, write_corpus
 from crywolf.mining import MineConfig, MineResult, mine_hard_negatives, write_review
 from crywolf.train import (
     BENIGN_TEST,
@@ -77,6 +77,7 @@ def train_detector(
     *,
     before: str | Path | None = None,
     calibration: pl.DataFrame | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Fit on `training`, export, and return the package; a finished step is reused, a cut one resumed.
 
@@ -88,6 +89,7 @@ def train_detector(
         before: the detector that this one is to replace. If given, and `train.hold_recall` is on, the threshold loses
             at most `RECALL_SLACK` of its recall on validation, even where that costs the FP target.
         calibration: rows to calibrate and place the threshold on beside the validation fold.
+        start: a model folder to go on from, instead of the encoder.
     """
     from crywolf.export import export_package
     from crywolf.train import fit
@@ -107,7 +109,7 @@ def train_detector(
             else {"calibration": fingerprint({"rows": calibration.select("id", "label").rows()})}
         ),
         "recipe": recipe.to_mapping(),
-        "encoder": session.config.train.encoder,
+        "encoder": session.config.train.encoder if start is None else file_hash(start / "model.safetensors"),
         "seed": session.config.seed,
     }
 
@@ -121,7 +123,7 @@ def train_detector(
                 recipe=recipe,
                 calibration=calibration,
                 out=folder / "model",
-                encoder=session.config.train.encoder,
+                encoder=start or session.config.train.encoder,
                 seed=session.config.seed,
                 progress=progress,
                 log=session.console.say,
@@ -146,6 +148,28 @@ def train_detector(
     if reused:
         session.console.say(f"{name}: done before, reused")
     return folder / "package"
+
+
+def model_of(package: str) -> Path:
+    """Return the model folder that a package was exported from.
+
+    Raises:
+        BadInput: the package stands alone, or is no package.
+    """
+    folder = Path(package).parent / "model" / "model"
+    if not (folder / "crywolf.json").is_file():
+        raise BadInput(
+            f"{package}: there is no model folder beside it ({folder}); incremental training goes on from a run of "
+            "`crywolf train`, a package alone holds no weights that can be trained"
+        )
+    return folder
+
+
+def replayed(session: Session, originals: pl.DataFrame, new: int) -> pl.DataFrame:
+    """Draw the old rows that an incremental training sees again: `train.replay` for each new row."""
+    n = min(len(originals), round(session.config.train.replay * new))
+    order = session.rng("replay").permutation(len(originals))[:n]
+    return originals[np.sort(order)]
 
 
 def validation_recall(spec: str | Path, split: Split) -> float | None:

@@ -8,7 +8,7 @@ from .learn.calibrate import Platt, Threshold, calibrate, choose_threshold, fit_
 from .learn.check import CalibrationCheck, calibration_check
 from .learn.fit import FitResult, fit
 from .learn.model import KNOWN_THREATS, Calibration, TrainedModel
-from .learn.recipes import BROAD, FULL, QUICK, RECIPES, Recipe, find_recipe
+from .learn.recipes import BROAD, FULL, INCREMENTAL, QUICK, RECIPES, Recipe, find_recipe
 from .measure.errors import ErrorAnalysis, analyse_errors
 from .measure.evaluate import Comparison, Evaluation, compare, evaluate, false_positives, write_harness
 from .measure.gates import DEFAULT_GATES, Gate, GateReport, check_gates
@@ -39,6 +39,7 @@ __all__ = [
     "DEFAULT_GATES",
     "EDGE_CASES",
     "FULL",
+    "INCREMENTAL",
     "KNOWN_THREATS",
     "MALICIOUS_HELD_OUT",
     "PROGRAMMING",

@@ -205,3 +205,9 @@ def test_one_file_need_not_be_a_list(tmp_path: Path) -> None:
     config = load_config(path)
     assert config.data.benign == (tmp_path / "b.jsonl",)
     assert config.evaluate.suites == (tmp_path / "s.jsonl",)
+
+
+def test_incremental_training_has_nothing_to_go_on_from_in_train(tmp_path: Path, crywolf: Callable) -> None:
+    ran = crywolf("train", "--config", write(tmp_path, train={"recipe": "incremental"}))
+    assert ran.code == 2
+    assert "crywolf retrain" in ran.err

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from crywolf.data import BadInput
 
+from .model import META, WEIGHTS, load_weights, read_meta, verify
+
 _DROPOUT_FIELDS = ("hidden_dropout_prob", "hidden_dropout", "mlp_dropout", "dropout")
 _ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 
@@ -44,20 +46,21 @@ def pretrained_classifier(encoder: str, *, n_threats: int, dropout: float) -> Th
     """A classifier on a pretrained encoder, its heads new (drawn from torch's global generator).
 
     Args:
-        encoder: A folder or a hub id, as `resolve_encoder` gives it.
+        encoder: A folder or a hub id, as `resolve_encoder` gives it. A model folder that `fit` wrote gives that model,
+            its heads too, to be trained on.
         n_threats: Width of the threat-type head.
         dropout: Of the pooled vector and the encoder's hidden layers.
     """
     from transformers import AutoConfig, AutoModel
 
+    if (Path(encoder) / META).is_file():
+        return _trained_classifier(Path(encoder), n_threats=n_threats, dropout=dropout)
     try:
         config = AutoConfig.from_pretrained(encoder)
         _set_dropout(config, dropout)
         # Safetensors only: a pickled checkpoint runs whatever its author put into it.
-        # On processors torch's fused attention is slow backwards in bfloat16: a quarter of a step (docs/results.md).
-        attention = None if torch.cuda.is_available() else "eager"
         model = AutoModel.from_pretrained(
-            encoder, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation=attention
+            encoder, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation=_attention()
         )
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
@@ -65,6 +68,26 @@ def pretrained_classifier(encoder: str, *, n_threats: int, dropout: float) -> Th
             "it must be a folder or hub id of an encoder with config.json and model.safetensors"
         ) from error
     return ThreatClassifier(_without_pooler(model), n_threats=n_threats, dropout=dropout)
+
+
+def _trained_classifier(folder: Path, *, n_threats: int, dropout: float) -> ThreatClassifier:
+    """The classifier of a model folder, to be trained further; CorruptPackage if it is not what was saved."""
+    from transformers import AutoConfig
+    from transformers import AutoModel as Untyped
+
+    auto_model: Any = Untyped
+    verify(folder, read_meta(folder))
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    _set_dropout(config, dropout)
+    encoder = auto_model.from_config(config, dtype=torch.float32, attn_implementation=_attention())
+    network = ThreatClassifier(_without_pooler(encoder), n_threats=n_threats, dropout=dropout)
+    load_weights(network, folder / WEIGHTS)
+    return network
+
+
+def _attention() -> str | None:
+    # On processors torch's fused attention is slow backwards in bfloat16: over a quarter of a step.
+    return None if torch.cuda.is_available() else "eager"
 
 
 def empty_classifier(config_dir: Path, *, n_threats: int, dropout: float) -> ThreatClassifier:

@@ -290,4 +290,16 @@ BROAD = Recipe(
     fp_target=0.02,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FULL, QUICK, BROAD)}
+# An existing model, moved a little: early layers frozen, a learning rate too small to forget at.
+INCREMENTAL = Recipe(
+    name="incremental",
+    epochs=4,
+    learning_rate=1e-6,
+    warmup_steps=100,
+    patience=0,
+    max_length=256,
+    freeze_embeddings=True,
+    freeze_layers=3,
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FULL, QUICK, BROAD, INCREMENTAL)}

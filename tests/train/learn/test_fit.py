@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -489,3 +490,26 @@ def test_the_default_encoder_learns_a_handful_of_rows(make_rows: MakeRows, tmp_p
     )
     assert scores[0] < scores[1]
     assert model.meta["encoder"]["name"] == "all-MiniLM-L6-v2"
+
+
+def test_a_model_folder_in_the_encoders_place_is_trained_further(
+    whole: FitResult, bench: Bench, make_rows: MakeRows, tmp_path: Path
+) -> None:
+    still = dataclasses.replace(bench.recipe, learning_rate=1e-9, weight_decay=0.0, epochs=1, dropout=0.0)
+    result = bench.fit(tmp_path / "run", encoder=whole.model_dir, recipe=still)
+    texts = make_rows(20, 5)["text"].to_list()
+    before, after = (TrainedModel.load(folder).margins(texts) for folder in (whole.model_dir, result.model_dir))
+    np.testing.assert_allclose(after, before, atol=1e-3)
+    moved = bench.fit(
+        tmp_path / "moved", encoder=whole.model_dir, recipe=dataclasses.replace(still, learning_rate=1e-2)
+    )
+    assert _weights(moved) != _weights(whole)
+
+
+def test_a_model_folder_that_was_altered_is_not_trained_further(whole: FitResult, bench: Bench, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.model_dir, copy)
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(CrywolfError, match="SHA-256"):
+        bench.fit(tmp_path / "run", encoder=copy)

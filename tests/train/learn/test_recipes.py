@@ -23,7 +23,7 @@ def test_quick_is_smaller_and_differs_only_in_cost() -> None:
     assert QUICK.freeze_layers > 0
     assert QUICK.class_weights == FULL.class_weights
     assert {name: recipe.name for name, recipe in RECIPES.items()} == {
-        name: name for name in ("full", "quick", "broad")
+        name: name for name in ("full", "quick", "broad", "incremental")
     }
 
 
