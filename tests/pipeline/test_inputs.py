@@ -49,7 +49,7 @@ def test_the_first_detector_is_kept_from_the_user_s_test_sets_too(
     class ReachedError(Exception):
         """Training would start now, on its first argument."""
 
-    def stop(_session: Session, _name: str, training: pl.DataFrame, _split: Split) -> Path:
+    def stop(_session: Session, _name: str, training: pl.DataFrame, _split: Split, **_: object) -> Path:
         raise ReachedError(training)
 
     monkeypatch.setattr(stages, "train_detector", stop)
