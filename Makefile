@@ -58,7 +58,7 @@ bench-recipes: $(RIVALS)
 
 handoff: $(RIVALS)
 	PYTHONPATH=benchmarks/recipes $(BIN)/crywolf retrain --config benchmarks/recipes/handoff.yaml || test $$? -eq 1
-	$(BIN)/python benchmarks/recipes/handoff.py --run work/handoff --corpus $(CORPUS)
+	$(BIN)/python benchmarks/recipes/handoff.py --run runs/handoff --corpus $(CORPUS)
 
 $(RIVALS): $(READY) benchmarks/requirements.txt
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt

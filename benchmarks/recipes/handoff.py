@@ -4,7 +4,7 @@ Takes the run's folder (`crywolf retrain --config benchmarks/recipes/handoff.yam
 fold, the sources that were held out, ood_dev and the embedded suites at every operating point, and writes
 docs/bench/handoff.json and .md:
 
-    python benchmarks/recipes/handoff.py --run work/handoff --corpus ../shared/corpus
+    python benchmarks/recipes/handoff.py --run runs/handoff --corpus ../shared/corpus
 """
 
 import argparse
@@ -32,7 +32,7 @@ ALL_OOD = ("ood_dev, benign", "ood_dev, attacks without bipia_code")
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("work/handoff"))
+    parser.add_argument("--run", type=Path, default=Path("runs/handoff"))
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--docs", type=Path, default=Path("docs/bench"))
     arguments = parser.parse_args()
