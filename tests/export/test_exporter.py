@@ -198,3 +198,11 @@ def test_a_rule_file_that_is_none_stops_the_export_before_any_work(model_dir: Pa
     with pytest.raises(BadInput, match=r"rules\.yaml"):
         export_package(model_dir, tmp_path / "p", rules=tmp_path / "rules.yaml")
     assert not (tmp_path / "p").exists()
+
+
+def test_the_card_names_the_encoder_in_words(model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    update_meta(folder, {"encoder": {"name": "tiny", "hash": "ab12"}})
+    card = (export_package(folder, tmp_path / "package").path / "MODEL_CARD.md").read_text()
+    assert "| Encoder | tiny, SHA-256 ab12 |" in card
