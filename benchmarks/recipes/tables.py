@@ -102,7 +102,9 @@ def loso(runs: Mapping[str, Mapping[str, Any]], guard: Mapping[str, Any] | None)
     table: list[dict[str, Any]] = []
     for name, scores in folds.items():
         others = {f"{fold} {key}": v for fold, sets in benign.items() if fold != name for key, v in sets.items()}
-        threshold = at_fp(others, FP_AIM) if others else float("nan")
+        if not others:
+            raise SystemExit("leave-one-source-out: one fold is done; its threshold comes from the others, so train more")
+        threshold = at_fp(others, FP_AIM)
         for key, values in scores.items():
             if key.startswith("held: "):
                 flagged = Rate(int((values >= threshold).sum()), len(values))
