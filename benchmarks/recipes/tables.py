@@ -103,7 +103,7 @@ def loso(runs: Mapping[str, Mapping[str, Any]], guard: Mapping[str, Any] | None)
     for name, scores in folds.items():
         others = {f"{fold} {key}": v for fold, sets in benign.items() if fold != name for key, v in sets.items()}
         if not others:
-            raise SystemExit("leave-one-source-out: one fold is done; its threshold comes from the others, so train more")
+            raise SystemExit("leave-one-source-out: a fold takes its threshold from the others, and only one is done")
         threshold = at_fp(others, FP_AIM)
         for key, values in scores.items():
             if key.startswith("held: "):
