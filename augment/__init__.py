@@ -13,6 +13,7 @@ from .dedup import (
 )
 from .diversity import Diversity, distinct_n, diversity
 from .engine import GrowConfig, GrowResult, grow, usable_attacks
+from .growth import Growth
 from .guards import Guard, GuardResult, guard, nearest_cosine
 from .operators.templates import TemplatePicker, find_entities
 from .operators.types import Grown
@@ -23,6 +24,7 @@ __all__ = [
     "GrowConfig",
     "GrowResult",
     "Grown",
+    "Growth",
     "Guard",
     "GuardResult",
     "NearIndex",

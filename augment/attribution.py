@@ -120,7 +120,10 @@ def contrast(texts: Sequence[str], ordinary: Sequence[str]) -> pl.DataFrame:
     Returns:
         `word`, `fps` (how many of `texts` hold it), `z`, the largest first.
     """
-    ours, theirs = _holding(texts), _holding(ordinary)
+    return _contrast(_holding(texts), _holding(ordinary))
+
+
+def _contrast(ours: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
     joined = ours.join(theirs, on="word", how="full", coalesce=True, suffix="_other").fill_null(0)
     mine, other = joined["fps"].to_numpy().astype(float), joined["fps_other"].to_numpy().astype(float)
     prior = (mine + other) / max((mine + other).sum(), 1.0) * _PRIOR
@@ -224,7 +227,9 @@ def explain(
     members = [order[labels[order] == number] for number in numbers]
     if score is None:
         method = "contrast" if len(ordinary) else "none"
-        groups = [_by_contrast(number, rows, texts, ordinary) for number, rows in enumerate(members)]
+        # Counted once for all groups: the ordinary prompts are by far the most of the words.
+        theirs = _holding(ordinary) if len(ordinary) else None
+        groups = [_by_contrast(number, rows, texts, theirs) for number, rows in enumerate(members)]
         return Explanation(tuple(groups), labels, method)
     share = min(1.0, most / len(texts))
     asked = [np.sort(rng.permutation(rows)[: max(int(np.ceil(share * len(rows))), 1)]) for rows in members]
@@ -280,11 +285,11 @@ def _by_occlusion(number: int, rows: Ints, pieces: pl.DataFrame) -> Group:
     )
 
 
-def _by_contrast(number: int, rows: Ints, texts: Sequence[str], ordinary: Sequence[str]) -> Group:
-    own = [texts[i] for i in rows]
-    if len(ordinary):
-        found = contrast(own, ordinary).filter(pl.col("z") > 0).rename({"z": "drop"})
+def _by_contrast(number: int, rows: Ints, texts: Sequence[str], ordinary: pl.DataFrame | None) -> Group:
+    own = _holding([texts[i] for i in rows])
+    if ordinary is not None:
+        found = _contrast(own, ordinary).filter(pl.col("z") > 0).rename({"z": "drop"})
     else:
-        found = _holding(own).with_columns(drop=pl.lit(0.0)).sort(["fps", "word"], descending=[True, False])
+        found = own.with_columns(drop=pl.lit(0.0)).sort(["fps", "word"], descending=[True, False])
     words = found.with_columns(turned=pl.lit(0, dtype=pl.Int64())).select(list(_WORDS_SCHEMA))
     return Group(number, rows, words, pl.DataFrame(schema=_WORDS_SCHEMA))

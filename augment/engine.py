@@ -8,7 +8,7 @@ what the detector reacts to, and the account of what was dropped and why.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from .attribution import Explanation, Score, explain
 from .border import Wanted, border_rows
 from .dedup import THRESHOLD, deduplicate, nearest_reference
 from .diversity import Diversity, diversity
+from .growth import Growth
 from .guards import MARGIN, TEMPLATE_FLOOR, TOPIC_FLOOR, TWIN_CEILING, Guard
 from .operators.contexts import ContextPicker
 from .operators.documents import DocumentPicker, TaskPicker
@@ -138,62 +139,28 @@ class GrowConfig:
 
 
 @dataclass(frozen=True)
-class GrowResult:
-    """What was grown, what a person has to look at, and the account of the rest.
+class GrowResult(Growth):
+    """A growth with all that was learned on the way.
 
-    `drops` counts candidates by reason; candidates beyond `per_fp` are no drops and stand in `stats["surplus"]`:
-    candidates = samples + surplus + review + all drops.
+    Attributes:
+        review: twins that look like attacks, which a person has to look at; extra.notes says why.
+        explanation: what the detector reacts to in each group of the prompts.
+        prompts: those grown from.
     """
 
-    frame: pl.DataFrame
-    review: pl.DataFrame  # twins that look like attacks; extra.notes says why
-    drops: dict[str, int]
-    stats: dict[str, int | float | None]
-    operators: pl.DataFrame  # operator, proposed, samples
-    notes: tuple[str, ...] = ()
-    explanation: Explanation | None = None
-    prompts: pl.DataFrame = field(default_factory=empty_corpus, repr=False)  # those grown from
-    _diversity: list[Diversity] = field(default_factory=list, repr=False, compare=False)
-
-    def composition(self) -> pl.DataFrame:
-        """Return the rows by category and subcategory, the most frequent first, with their share."""
-        counts = self.frame.group_by("category", "subcategory").agg(rows=pl.len())
-        total = max(self.frame.height, 1)
-        ordered = counts.sort(["rows", "category", "subcategory"], descending=[True, False, False], nulls_last=True)
-        return ordered.with_columns(share=pl.col("rows") / total)
-
-    def diversity(self) -> Diversity:
-        """Return how varied the samples are; computed once."""
-        if not self._diversity:
-            cosine = self.stats.get("mean_cosine")
-            # An attack that is quoted or in use is the origin of its row too, and no prompt.
-            own = pl.col("origin_id").is_in(self.prompts["id"].implode()) & (pl.col("label") == BENIGN)
-            origins = self.frame.select(pl.when(own).then("origin_id")).to_series()
-            found = diversity(self.frame["text"], origins, fps=int(self.stats["fps"] or 0), mean_cosine=cosine)
-            self._diversity.append(found)
-        return self._diversity[0]
+    review: pl.DataFrame
+    explanation: Explanation
+    prompts: pl.DataFrame = field(repr=False)
 
     def growth_by_group(self) -> pl.DataFrame:
         """Return how many samples of each kind (columns) were grown for each group of the explanation (rows)."""
-        labels = [] if self.explanation is None else self.explanation.labels.tolist()
+        labels = self.explanation.labels.tolist()
         if not labels:
             return pl.DataFrame(schema={"group": pl.Int64()})
         groups = self.prompts.select(origin_id="id", group=pl.Series(labels, dtype=pl.Int64()))
         rows = self.frame.select("origin_id", kind=pl.col("how").str.split(":").list.first())
         found = rows.join(groups, on="origin_id", how="inner").group_by("group", "kind").agg(n=pl.len())
         return found.pivot("kind", index="group", values="n").fill_null(0).sort("group")
-
-    def summary(self) -> dict[str, Any]:
-        """Return all of it as plain values: stats, composition, operators, drops, diversity, notes."""
-        return {
-            "stats": dict(self.stats),
-            "composition": self.composition().to_dicts(),
-            "operators": self.operators.to_dicts(),
-            "drops": dict(self.drops),
-            "diversity": self.diversity().as_dict(),
-            "review": self.review.height,
-            "notes": list(self.notes),
-        }
 
 
 def grow(
@@ -272,13 +239,15 @@ def grow(
         "mean_cosine": _mean(chosen.filter(~pl.col("kind").is_in(_AUTHORED)), "to_fp"),
         "mean_nearest_attack": _mean(chosen, "to_attack"),
     }
+    frame = _weigh([_contract(chosen, prompts, config.own_weight), kept.twins, kept.pairs])
     return GrowResult(
-        frame=_weigh([_contract(chosen, prompts, config.own_weight), kept.twins, kept.pairs]),
-        review=kept.review,
+        frame=frame,
         drops=dict(sorted(drops.items())),
         stats=stats,
         operators=_operators(candidates, chosen),
         notes=(*_notes(stats, encode, malicious), *why.notes),
+        diversity=_diversity(frame, prompts, stats["mean_cosine"]),
+        review=kept.review,
         explanation=why,
         prompts=prompts,
     )
@@ -573,6 +542,14 @@ def _operators(candidates: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
     kept = chosen.group_by("kind").agg(samples=pl.len())
     joined = names.join(made, on="kind", how="left").join(kept, on="kind", how="left").sort("kind")
     return joined.select("operator", pl.col("proposed", "samples").fill_null(0).cast(pl.Int64()))
+
+
+def _diversity(frame: pl.DataFrame, prompts: pl.DataFrame, mean_cosine: float | None) -> Diversity:
+    """Return how varied the rows are, and how many of them each prompt has."""
+    # An attack that is quoted or in use is the origin of its row too, and no prompt.
+    own = pl.col("origin_id").is_in(prompts["id"].implode()) & (pl.col("label") == BENIGN)
+    origins = frame.select(pl.when(own).then("origin_id")).to_series()
+    return diversity(frame["text"], origins, fps=prompts.height, mean_cosine=mean_cosine)
 
 
 def _mean(rows: pl.DataFrame, column: str) -> float | None:

@@ -1,8 +1,8 @@
 """The runtime: loads a package with onnxruntime and tokenizers alone, and answers in the harness's JSON shape.
 
 Each prompt runs alone and unpadded: dynamic INT8 scales every activation tensor by its own maximum, so in a batch a
-score would depend on the neighbours. Rules may lie over the model's score. Takes text and an optional L1 result, gives
-a plain dictionary.
+score would depend on the neighbours. What stands in the prompt in code (Base64 and its like) is decoded and judged too;
+rules may lie over the model's score. Takes text and an optional L1 result, gives a plain dictionary.
 """
 
 import time
@@ -19,6 +19,7 @@ from crywolf.data import BadInput, CorruptPackage
 from .explain import Span, find_span
 from .package import MODEL, RULES, TOKENIZER, PackageInfo, read_settings, verify
 from .rules import Hit, RuleSet, load_rules, ruled, verdict_of
+from .views import View, decoded
 
 THREAT_MAJORITY = 0.5
 
@@ -32,15 +33,19 @@ class Detector:
         session: the onnxruntime session of the INT8 model.
         tokenizer: the fast tokenizer, truncating at `info.max_length`.
         rules: the rule layer over the model's score, None where there is none.
+        decode: judge what stands in a prompt in code as well; see `views.decoded`.
     """
 
     info: PackageInfo
     session: Any
     tokenizer: Any
     rules: RuleSet | None = None
+    decode: bool = True
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int = 1, rules: str | Path | bool | None = None) -> "Detector":
+    def load(
+        cls, folder: str | Path, *, threads: int = 1, rules: str | Path | bool | None = None, decode: bool = True
+    ) -> "Detector":
         """Load a package after checking every file against its manifest.
 
         Args:
@@ -48,6 +53,7 @@ class Detector:
             threads: threads inside one inference; 1 is best for short prompts and many callers.
             rules: a rule file, or "embedded" for the rules that come with crywolf; see `rules.load_rules`. None takes
                 the package's own rules.yaml if it was exported with one, else none; False takes none in any case.
+            decode: judge what stands in a prompt in code as well.
 
         Raises:
             CorruptPackage: a file is missing, altered, or not what the runtime can load.
@@ -71,7 +77,7 @@ class Detector:
             raise CorruptPackage(f"{folder}: the model or its tokenizer cannot be loaded ({error})") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=info.max_length)
-        return cls(info, session, tokenizer, _rules(folder, rules))
+        return cls(info, session, tokenizer, _rules(folder, rules), decode)
 
     @property
     def threshold(self) -> float:
@@ -86,14 +92,15 @@ class Detector:
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the calibrated probability that each text is malicious, shape (n,).
 
-        Where the rules deny a text it is 1, where they allow it 0: what is measured is what decides.
+        It is the highest of the text's own and of those that stand in it in code. Where the rules deny a text it is 1,
+        where they allow it 0: what is measured is what decides.
         """
-        return np.array([self._ruled(text, self._run(text)[0]) for text in texts], dtype=np.float64)
+        return np.array([self._ruled(text, self._judge(text)[0]) for text in texts], dtype=np.float64)
 
     def threats(self, texts: Sequence[str]) -> list[str]:
         """Return the threat type of each text, as if it were an attack; see `name_threat`."""
         named = (self._denied(text) for text in texts)
-        return [denial or self.name_threat(self._run(text)[1]) for text, denial in zip(texts, named, strict=True)]
+        return [denial or self.name_threat(self._judge(text)[1]) for text, denial in zip(texts, named, strict=True)]
 
     def name_threat(self, probabilities: NDArray[np.float64]) -> str:
         """Return the threat type that holds the majority of `probabilities`, or "unknown" where none does.
@@ -133,11 +140,13 @@ class Detector:
         truncated = len(text) > self.info.max_chars
         if truncated:
             notes.append(f"prompt of {len(text):,} characters cut to the first {self.info.max_chars:,}")
-        own, threat = self._run(text)
+        own, threat, code = self._judge(text)
+        if code is not None:
+            notes.append("the score is that of a text that stands in the prompt in code")
         hits = self._hits(text)
         score = ruled(verdict_of(hits), own)
         flagged = score >= threshold
-        span = self._span(text, hits, threshold) if explain and flagged else None
+        span = self._span(text, hits, threshold, code) if explain and flagged else None
         return {
             "predictions": [self._prediction(score, threshold, threat, hits)] if flagged else [],
             "is_threat": bool(flagged),
@@ -182,10 +191,12 @@ class Detector:
         hits = self._hits(text)
         return hits[0].rule.threat_type if verdict_of(hits) == "deny" else None
 
-    def _span(self, text: str, hits: Sequence[Hit], threshold: float) -> Span | None:
+    def _span(self, text: str, hits: Sequence[Hit], threshold: float, code: View | None) -> Span | None:
         """The words that a deny rule met or, without one, that the model's score hangs on."""
         if verdict_of(hits) == "deny":
             return Span(hits[0].start, hits[0].end, text[hits[0].start : hits[0].end], 0.0, turned=True, runs=0)
+        if code is not None:
+            return Span(code.start, code.end, text[code.start : code.end], 0.0, turned=True, runs=1)
         # What lies behind the last token was not read; without this bound it would move up as words are left out.
         offsets = self.encode(text).offsets
         read = text[: max((end for _, end in offsets), default=0)]
@@ -201,6 +212,16 @@ class Detector:
             return "this model was not trained to tell threat types"
         best = int(threat.argmax())
         return f"likeliest threat type: {self.info.threat_types[best]} ({threat[best]:.0%} among types)"
+
+    def _judge(self, text: str) -> tuple[float, NDArray[np.float64], View | None]:
+        """The text's own score and threat, or those of the text in code in it that scores higher, with that text."""
+        score, threat = self._run(text)
+        code = None
+        for view in decoded(text[: self.info.max_chars]) if self.decode else ():
+            other, named = self._run(view.text)
+            if other > score:
+                score, threat, code = other, named, view
+        return score, threat, code
 
     def _run(self, text: str) -> tuple[float, NDArray[np.float64]]:
         """Return the model's calibrated score and the probabilities over threat types, shape (t,)."""

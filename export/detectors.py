@@ -57,7 +57,8 @@ def load_detector(
         threshold: overrides the package's or the ensemble's own threshold, or a function's attribute `threshold`, or
             0.5 for what has none.
         timeout: seconds to wait for one answer of a URL, more than 0.
-        at: an operating point of a package ("strict", "balanced", "lenient"), whose threshold is then its own.
+        at: an operating point of a package ("strict", "balanced", "lenient"), whose threshold is then its own; it is
+            said in the name.
 
     Raises:
         BadInput: `spec` names nothing that can be loaded, its module cannot be imported, `threshold` is outside [0, 1],
@@ -76,7 +77,8 @@ def load_detector(
     if Path(spec).is_dir():
         detector = Detector.load(spec)
         chosen = detector.info.threshold(at) if threshold is None else threshold
-        return LoadedDetector(detector.version, "package", checked(detector.score, spec), chosen, detector.threats)
+        name = detector.version if at is None else f"{detector.version} at {at}"
+        return LoadedDetector(name, "package", checked(detector.score, spec), chosen, detector.threats)
     if is_ensemble(spec):
         return _from_ensemble(spec, threshold, timeout)
     if ":" in spec:

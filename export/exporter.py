@@ -17,13 +17,16 @@ from typing import Any
 
 import polars as pl
 
-from crywolf.data import BadInput, Progress
+from crywolf.data import BadInput, CorruptPackage, Progress
 
 from . import package
 from .detector import Detector
 from .onnx import quantize, write_onnx
 from .parity import Parity, measure
 from .rules import RuleSet, load_rules
+
+SOURCE = "crywolf.json"
+"""The settings of a model folder, from which those of the package come."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class ExportResult:
         bytes_fp32: size of the float32 ONNX model.
         bytes_int8: size of the quantized one, which the package holds.
         parity: torch against INT8, None where no rows to compare on were given.
+        rules: how many rules the package carries.
     """
 
     path: Path
     bytes_fp32: int
     bytes_int8: int
     parity: Parity | None
+    rules: int = 0
 
     @property
     def ratio(self) -> float:
@@ -54,6 +59,7 @@ class ExportResult:
             "bytes_fp32": self.bytes_fp32,
             "bytes_int8": self.bytes_int8,
             "ratio": self.ratio,
+            "rules": self.rules,
             "parity": self.parity.to_dict() if self.parity else None,
         }
 
@@ -84,7 +90,8 @@ def export_package(
 
     Raises:
         BadInput: `out` exists and `force` is not set, or it is no package; the rule file is not one.
-        CorruptPackage: the model folder fails its own hash check, or its calibration is not a detector's.
+        CorruptPackage: the model folder fails its own hash check, or its calibration or operating points are not a
+            detector's.
     """
     from crywolf.train.learn.model import TrainedModel
 
@@ -92,6 +99,8 @@ def export_package(
     check_place(out, force=force)
     layer = None if rules is None else load_rules(rules)
     trained = TrainedModel.load(model_dir)
+    info = _info(model_dir, version)
+    info.check(model_dir / SOURCE)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -100,14 +109,13 @@ def export_package(
         sizes = fp32.stat().st_size, int8.stat().st_size
         fp32.unlink()
         shutil.copyfile(model_dir / package.TOKENIZER, work / package.TOKENIZER)
-        info = _info(model_dir, version, sizes)
-        info.check(model_dir / "crywolf.json")
+        info = replace(info, metadata={**info.metadata, "bytes_fp32": sizes[0], "bytes_int8": sizes[1]})
         package.write_settings(work, info)
         package.write_manifest(work)
         compared = None
         if parity is not None:
-            # The rules come after: what is compared is the model.
-            compared = measure(trained.network, Detector.load(work), parity, progress=progress)
+            # The rules come after, and nothing is decoded: what is compared is the model.
+            compared = measure(trained.network, Detector.load(work, decode=False), parity, progress=progress)
             info = replace(info, metadata={**info.metadata, "parity": compared.to_dict()})
             package.write_settings(work, info)
         if layer is not None:
@@ -117,7 +125,7 @@ def export_package(
         _swap_in(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return ExportResult(out, *sizes, compared)
+    return ExportResult(out, *sizes, compared, 0 if layer is None else len(layer.rules))
 
 
 def check_place(out: Path, *, force: bool) -> None:
@@ -134,9 +142,10 @@ def check_place(out: Path, *, force: bool) -> None:
         raise BadInput(f"{out}: holds something else than a package; remove it yourself or choose another folder")
 
 
-def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> package.PackageInfo:
+def _info(model_dir: Path, version: str | None) -> package.PackageInfo:
     """Settings of the package, from the model folder's crywolf.json."""
-    raw = json.loads((model_dir / "crywolf.json").read_text(encoding="utf-8"))
+    where = model_dir / SOURCE
+    raw = json.loads(where.read_text(encoding="utf-8"))
     weights = package.sha256(model_dir / "model.safetensors")
     names = ("crywolf", "torch", "transformers", "onnx", "onnxruntime")
     metadata = {
@@ -144,25 +153,26 @@ def _info(model_dir: Path, version: str | None, sizes: tuple[int, int]) -> packa
         "weights_sha256": weights,
         "recipe": raw.get("recipe"),
         "encoder": raw.get("encoder"),
-        "bytes_fp32": sizes[0],
-        "bytes_int8": sizes[1],
         "versions": {name: importlib.metadata.version(name) for name in names},
     }
-    points = raw.get("operating_points") or {}
+    points = package.check_points(raw.get("operating_points"), where)
     if points:
         metadata["operating_points"] = points
-    return package.PackageInfo(
-        version=version or f"crywolf-{weights[:12]}",
-        labels=tuple(raw["labels"]),
-        threat_types=tuple(raw["threat_types"]),
-        scale=float(raw["calibration"]["scale"]),
-        bias=float(raw["calibration"]["bias"]),
-        thresholds={"default": float(raw["threshold"])}
-        | {name: float(point["threshold"]) for name, point in points.items()},
-        max_length=int(raw["max_length"]),
-        threat_head_trained=bool(raw.get("threat_head_trained", True)),
-        metadata=metadata,
-    )
+    try:
+        return package.PackageInfo(
+            version=version or f"crywolf-{weights[:12]}",
+            labels=tuple(raw["labels"]),
+            threat_types=tuple(raw["threat_types"]),
+            scale=float(raw["calibration"]["scale"]),
+            bias=float(raw["calibration"]["bias"]),
+            thresholds={"default": float(raw["threshold"])}
+            | {name: float(point["threshold"]) for name, point in points.items()},
+            max_length=int(raw["max_length"]),
+            threat_head_trained=bool(raw.get("threat_head_trained", True)),
+            metadata=metadata,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CorruptPackage(f"{where}: {error!r}; train or calibrate the model again") from error
 
 
 def _write_card(

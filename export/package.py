@@ -8,8 +8,9 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from crywolf.data import BadInput, CorruptPackage
 
@@ -21,6 +22,8 @@ RULES = "rules.yaml"
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_CHARS = 4096
+POINTS: Final = ("strict", "balanced", "lenient")
+"""The operating points by rising threshold."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class PackageInfo:
         max_chars: characters that the detector accepts; longer prompts are cut with a note.
         threat_head_trained: whether the threat head has learned anything; where not, every threat type is "unknown".
         metadata: what else is worth keeping (recipe, encoder, sizes, parity, what the operating points did to the rows
-            that they were chosen on); never read by the runtime.
+            that they were chosen on); nothing is decided by it.
     """
 
     version: str
@@ -62,7 +65,8 @@ class PackageInfo:
         """Check that a detector can decide by these settings.
 
         Raises:
-            CorruptPackage: the labels, the scale, the bias or a threshold are not a detector's; it names `where`.
+            CorruptPackage: the labels, the scale, the bias, a threshold or an operating point are not a detector's; it
+                names `where`.
         """
         if self.labels != ("BENIGN", "MALICIOUS"):
             raise CorruptPackage(f"{where}: labels {', '.join(map(str, self.labels))}; expected BENIGN, MALICIOUS")
@@ -77,9 +81,21 @@ class PackageInfo:
             # Calibration caps "flag nothing" at 1, so that nothing beyond is ever written; NaN compares as false.
             if not 0.0 <= value <= 1.0:
                 raise CorruptPackage(f"{where}: threshold {name} {value}; expected a number from 0 to 1")
+        self._check_points(where)
 
+    def _check_points(self, where: Path) -> None:
+        """Check that the points stand in their order, and where the metadata says they do."""
         if self.thresholds.get("balanced", self.thresholds["default"]) != self.thresholds["default"]:
             raise CorruptPackage(f"{where}: thresholds balanced and default differ; they are one")
+        placed = [name for name in POINTS if name in self.thresholds or name == "balanced"]
+        for low, high in pairwise(placed):
+            if self.threshold(low) > self.threshold(high):
+                raise CorruptPackage(f"{where}: threshold {low} {self.threshold(low)} is above that of {high}")
+        for name, point in check_points(self.metadata.get("operating_points"), where).items():
+            if self.thresholds.get(name) != point["threshold"]:
+                raise CorruptPackage(
+                    f"{where}: operating_points.{name}.threshold {point['threshold']} is not the threshold that decides"
+                )
 
     def threshold(self, at: str | None = None) -> float:
         """Return the threshold of an operating point, or the default one.
@@ -98,6 +114,57 @@ class PackageInfo:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as they stand in package.json."""
         return {"format": FORMAT, **asdict(self), "temperature": self.temperature}
+
+
+def check_points(raw: Any, where: Path) -> dict[str, dict[str, Any]]:
+    """Return operating points as they stand in a JSON file, once they are whole.
+
+    Args:
+        raw: name -> threshold, target, fp, recall (each with k and n) and notes; None stands for no points.
+        where: the file, for the message.
+
+    Raises:
+        CorruptPackage: they are not such a mapping, a name is no point's, or a field is missing or of another kind; it
+            names `where` and the field.
+    """
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise CorruptPackage(f"{where}: operating_points: expected a mapping of {', '.join(POINTS)}")
+    for name, point in raw.items():
+        if name not in POINTS:
+            raise CorruptPackage(f"{where}: operating_points: no point {name!r}; there are {', '.join(POINTS)}")
+        if not isinstance(point, dict):
+            raise CorruptPackage(f"{where}: operating_points.{name}: expected a mapping, not {type(point).__name__}")
+        for field_, (is_good, expected) in _POINT_FIELDS.items():
+            if not is_good(point.get(field_)):
+                said = f"is {point[field_]!r}" if field_ in point else "is missing"
+                raise CorruptPackage(f"{where}: operating_points.{name}.{field_} {said}; expected {expected}")
+    return raw
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_rate(value: Any) -> bool:
+    k, n = (value.get("k"), value.get("n")) if isinstance(value, dict) else (None, None)
+    # bool is an int to isinstance.
+    return type(k) is int and type(n) is int and 0 <= k <= n
+
+
+def _is_notes(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(note, str) for note in value)
+
+
+_RATE = "counts k and n, k from 0 to n"
+_POINT_FIELDS: Final = {
+    "threshold": (_is_share, "a number from 0 to 1"),
+    "target": (lambda value: isinstance(value, str), "a text"),
+    "fp": (_is_rate, _RATE),
+    "recall": (_is_rate, _RATE),
+    "notes": (_is_notes, "a list of texts"),
+}
 
 
 def sha256(path: Path) -> str:
@@ -162,8 +229,8 @@ def read_settings(folder: Path) -> PackageInfo:
     """Read package.json.
 
     Raises:
-        CorruptPackage: it is missing, not JSON, of another format, lacks a field, or holds a number that a detector
-            cannot decide by.
+        CorruptPackage: it is missing, not JSON, of another format, lacks a field, or holds a number or an operating
+            point that a detector cannot decide by.
     """
     raw = _read_json(folder / SETTINGS)
     if raw.get("format") != FORMAT:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from crywolf.augment import GrowResult, deduplicate, nearest_cosine, nearest_reference
+from crywolf.augment import Growth, deduplicate, nearest_cosine, nearest_reference
 from crywolf.augment.dedup import NearIndex
 from crywolf.data import CrywolfError, Encode, atomic_path, write_corpus
 
 from .known import known_path, nearest_of, open_known
 from .store import Store
 
-Grow = Callable[[pl.DataFrame], GrowResult]
+Grow = Callable[[pl.DataFrame], Growth]
 Retrain = Callable[[pl.DataFrame, Path], Path]
 Judge = Callable[[Path], dict[str, Any]]
 

@@ -8,7 +8,7 @@ from .cache import VectorCache
 from .config import MineConfig
 from .embed import Embedder
 from .encoder import DEFAULT_NAME, default_encoder, encoder_hash, fetch_encoder, resolve_encoder
-from .hard_negatives import MineResult, mine_hard_negatives
+from .hard_negatives import Mined, MineResult, mine_hard_negatives
 from .index import VectorIndex, build_index, load_index, search
 from .near import IndexPlan, IndexReport
 from .queue import empty_review, read_review, write_review
@@ -23,6 +23,7 @@ __all__ = [
     "IndexReport",
     "MineConfig",
     "MineResult",
+    "Mined",
     "VectorCache",
     "VectorIndex",
     "build_index",

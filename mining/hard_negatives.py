@@ -6,8 +6,8 @@ review queue of "benign" rows that may be attacks, and a table of what each rule
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,34 +19,54 @@ from crywolf.data import EXTRA, SCHEMA, BadInput, Encode, Progress, check_corpus
 from .config import MineConfig
 from .index import Mask, Rows
 from .near import ALONE, Floats, IndexPlan, IndexReport, Near, measure
-from .rules import ENTRY_RULES, Table, diversify, enter, guard
+from .rules import ENTRY_RULES, Table, diversify, enter, guard, table_of
 
 _STEPS = 6  # of progress
 
 
 @dataclass(frozen=True)
-class MineResult:
-    """What mining found.
+class Mined:
+    """What mining leaves: the hard negatives and the account of the rest, in plain values, so that it can be read back.
 
     Attributes:
         frame: The hard negatives as contract rows: category "hard_negative", subcategory the threat type of what it was
             taken for or is near to, `how` the rule and its cosine, `extra.why_hard` a sentence. Source, ids and lineage
             are kept.
-        review: Rows that may be attacks: contract rows as they came, with reason, score, nearest_id, nearest_text.
         table: One line a rule: rule, kept, dropped, why.
-        similarities: For the selected rows, quantiles of the cosine to the nearest attack and to their own kind.
-        config: The thresholds used.
         index: Which index was searched, and the recall measured on it.
         advice: What to change if too few were found or much went to review; empty when all is well.
     """
 
     frame: pl.DataFrame
-    review: pl.DataFrame
     table: pl.DataFrame
+    index: IndexReport
+    advice: tuple[str, ...]
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, summary: Mapping[str, Any]) -> Mined:
+        """Put it together again from its rows and the `summary` of the result.
+
+        Raises:
+            KeyError: The summary lacks a part.
+            TypeError: A part of it is of another shape.
+        """
+        index = IndexReport(**summary["index"])
+        return cls(frame, table_of(summary["table"]), index, tuple(summary["advice"]))
+
+
+@dataclass(frozen=True)
+class MineResult(Mined):
+    """What mining found.
+
+    Attributes:
+        review: Rows that may be attacks: contract rows as they came, with reason, score, nearest_id, nearest_text.
+        similarities: For the selected rows, quantiles of the cosine to the nearest attack and to their own kind.
+        config: The thresholds used.
+    """
+
+    review: pl.DataFrame
     similarities: dict[str, dict[str, float]]
     config: MineConfig
-    index: IndexReport
-    advice: tuple[str, ...] = field(default=())
 
     def by_rule(self) -> dict[str, int]:
         """Return how many selected rows each rule brought in."""
@@ -133,7 +153,7 @@ def mine_hard_negatives(
     }
     advice = _advise(len(chosen), review.height, near, config, table)
     step()
-    return MineResult(frame, review, table.frame(), similarities, config, near.index, advice)
+    return MineResult(frame, table.frame(), near.index, advice, review, similarities, config)
 
 
 # ------------------------------------------------------------------------------------------------------------- the pool

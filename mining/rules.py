@@ -5,7 +5,9 @@ Each rule adds its line to the table: what it kept, what it dropped, why.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -48,6 +50,11 @@ class Table:
     def frame(self) -> pl.DataFrame:
         """Return the lines as a frame: rule, kept, dropped, why."""
         return pl.DataFrame(self._rows, schema=_COLUMNS, orient="row")
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return lines that were kept as plain values as a frame again: rule, kept, dropped, why."""
+    return pl.DataFrame(list(rows), schema=_COLUMNS)
 
 
 def _entries(near: Near, config: MineConfig) -> list[tuple[str, Mask]]:

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from crywolf.data import BadInput
 
@@ -26,8 +36,21 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+def _target(value: str) -> str:
+    """Take what a threshold can be chosen by."""
+    from crywolf.train.learn.target import Target
+
+    try:
+        Target.parse(value)
+    except BadInput as error:
+        raise PydanticCustomError("target", "{reason}", {"reason": str(error)}) from None
+    return value
+
+
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Goal = Annotated[str, AfterValidator(_target)]
+"""What a threshold must reach: `fp 1%`, `recall 98%`, or `cost 1:20 at 1%`; see `train.learn.target`."""
 
 
 class DataConfig(_Section):
@@ -79,12 +102,25 @@ class TrainSection(_Section):
     benign_weight: float | None = Field(default=None, gt=0)
     malicious_weight: float | None = Field(default=None, gt=0)
     fp_target: float | None = Field(default=None, gt=0, le=0.5)
+    strict: Goal | None = None
+    balanced: Goal | None = None
+    lenient: Goal | None = None
     hold_recall: bool = True
     grown_weight: float = Field(default=1.0, gt=0)
     hard_weight: float = Field(default=1.5, gt=0)
     grown_budget: int | None = Field(default=None, ge=0)
     freeze_layers: int | None = Field(default=None, ge=0)
     replay: float = Field(default=1.0, ge=0)
+    pretrain: Literal["technical", "benign"] | None = None
+    pretrain_rows: int | None = Field(default=None, ge=0)
+    contrastive_rows: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> "TrainSection":
+        # The recipe would take `balanced` and say nothing of the other, which may come from the command line.
+        if self.fp_target is not None and self.balanced is not None:
+            raise PydanticCustomError("target", "fp_target and balanced both choose the threshold: leave one out")
+        return self
 
 
 class TrackingSection(_Section):
@@ -115,6 +151,7 @@ class EvaluateSection(_Section):
     test_share: float = Field(default=0.5, gt=0, lt=1)
     suites: Paths = ()
     baseline: str | None = None
+    robustness: bool = True
 
 
 class FeedbackSection(_Section):

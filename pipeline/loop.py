@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from crywolf.augment import GrowResult
+from crywolf.augment import Growth
 from crywolf.data import BadInput, RunManifest, empty_corpus, read_corpus
 from crywolf.feedback import Before, RoundResult, Store, run_round
-from crywolf.mining import MineResult
+from crywolf.mining import Mined
 from crywolf.train import (
     BENIGN_TEST,
     INCREMENTAL,
@@ -27,8 +27,10 @@ from crywolf.train import (
     split_held_out,
     suite_of,
 )
+from crywolf.train.measure.robustness import RobustnessChange
 
 from . import stages
+from .disturbed import disturb, robustness_document
 from .inputs import KEPT_FPS, Named, read_inputs
 from .session import Session
 from .stages import FpStock
@@ -64,12 +66,13 @@ class Retrained:
         after: evaluation of the new one, on the same rows.
         comparison: row by row.
         gates: the verdict.
+        robustness: both detectors on changed texts, or the reason why that was not measured.
     """
 
     split: Split
     fps: FpStock
-    growth: GrowResult
-    mining: MineResult | None
+    growth: Growth
+    mining: Mined | None
     assembly: Assembly
     before_package: str
     package: Path
@@ -77,6 +80,7 @@ class Retrained:
     after: Evaluation
     comparison: Comparison
     gates: GateReport
+    robustness: RobustnessChange | str
 
 
 def run_train(session: Session) -> Trained:
@@ -164,8 +168,23 @@ def run_retrain(session: Session, *, fps: pl.DataFrame | None = None, extra_suit
     after = stages.score_suites(session, package, suites, "after")
     comparison = compare(before, after)
     gates = check_gates(after, comparison)
-    _save(session, RETRAINED, "comparison.json", {**comparison.to_dict(), "gates": gates.to_dict()})
-    return Retrained(split, stock, growth, mining, assembly, before_package, package, before, after, comparison, gates)
+    robustness = disturb(session, split, before_package, str(package))
+    judged = {"gates": gates.to_dict(), "robustness": robustness_document(robustness)}
+    _save(session, RETRAINED, "comparison.json", {**comparison.to_dict(), **judged})
+    return Retrained(
+        split=split,
+        fps=stock,
+        growth=growth,
+        mining=mining,
+        assembly=assembly,
+        before_package=before_package,
+        package=package,
+        before=before,
+        after=after,
+        comparison=comparison,
+        gates=gates,
+        robustness=robustness,
+    )
 
 
 def _harvest(session: Session, package: str, benign: pl.DataFrame) -> pl.DataFrame:
@@ -242,7 +261,7 @@ def run_feedback_round(
     name = f"rounds/{number}"
     seen: dict[str, pl.DataFrame] = {}
 
-    def grow(fps: pl.DataFrame) -> GrowResult:
+    def grow(fps: pl.DataFrame) -> Growth:
         seen["fps"] = fps
         return stages.grow_fps(
             session,
@@ -253,6 +272,8 @@ def run_feedback_round(
             holdouts=holdouts,
             per_fp=session.config.feedback.per_fp,
             detector=package,
+            # Reports may have come in, or been judged, since a round was cut off: that is no change of settings.
+            renewed_by=["fps"],
         )
 
     def retrain(rows: pl.DataFrame, _folder: Path) -> Path:

@@ -8,16 +8,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import yaml
 
-from crywolf.export.package import read_settings
+from crywolf.data import BadInput
+from crywolf.data.manifest import file_hash, versions
+from crywolf.export.package import MANIFEST, PackageInfo, read_settings
 from crywolf.train import Table, build_report, score_tables, table_from, write_report
+from crywolf.train.report.robust import robustness_tables, robustness_text
 
 from .loop import Retrained
 from .session import Session
+from .stages import TRAINING
+
+if TYPE_CHECKING:
+    from crywolf.train.measure.errors import Cluster
 
 
 def retrain_report(
@@ -42,27 +50,41 @@ def retrain_report(
         notes: further remarks for the reader.
     """
     texts = result.after.rows["text"].drop_nulls().unique(maintain_order=True).to_list()
+    info = read_settings(result.package)
+    scores = score_tables(result.after, info.thresholds)
+    found = result.robustness
+    said = {"robustness": found} if isinstance(found, str) else {}
     data = build_report(
         result.after,
         title=title,
-        subtitle=f"{result.package} against {result.before_package}, seed {session.config.seed}",
+        subtitle=_subtitle(session, result, info),
         comparison=result.comparison,
         before=result.before,
         gates=result.gates,
         history=_history(result.package),
         show_prompts=show_prompts,
-        composition=(table_from(result.growth.composition(), "What was grown"), _corpus_table(result)),
+        scoring=scores[:1],
+        calibration=scores[1:],
+        robustness=() if isinstance(found, str) else robustness_tables(found),
+        robustness_text="" if isinstance(found, str) else robustness_text(found),
+        remaining=error_tables(session, result) if show_prompts else (),
+        composition=(files_table(session), _corpus_table(result), _grown_table(result)),
         dedup=_drop_tables(result),
-        mining=() if result.mining is None else (table_from(result.mining.table, "Hard negatives, rule by rule"),),
-        assembly=(table_from(result.assembly.table, "What the training table was put together from"),),
+        mining=() if result.mining is None else (_mining_table(result.mining.table),),
+        assembly=(_assembly_table(result.assembly.table),),
         sizes=(sizes_table(result.package),),
         latency=(latency_table(result.package, texts),),
-        parameters=tuple(_flat(session.config.model_dump(mode="json"))),
+        reproduce=_commands(session),
+        provenance=(_made_table(result), _versions_table()),
+        configuration=_configuration(session),
+        absent={
+            **said,
+            "mining": "Off: mining.enabled is false; the false positives themselves are the only hard negatives.",
+            "training": "The package's folder holds no history of its training.",
+        },
         notes=(*result.growth.notes, *result.assembly.notes, *notes),
     )
-    scores = score_tables(result.after, read_settings(result.package).thresholds)
-    errors = error_tables(session, result) if show_prompts else ()
-    data = replace(data, evaluation=(*extra_tables, *data.evaluation, *scores, *errors))
+    data = replace(data, evaluation=(*extra_tables, *data.evaluation))
     return write_report(data, path, force=True)
 
 
@@ -71,16 +93,33 @@ def error_tables(session: Session, result: Retrained) -> tuple[Table, ...]:
     from crywolf.train.measure.errors import analyse_errors
 
     found = analyse_errors(result.after, session.encode, session.rng("errors"))
-    groups = found.table().select("name", "n", "share", "mean_score", "category", "nearest_attack", "cosine")
-    patterns = found.pattern_table().select(
-        "pattern", "kind", "k_inside", "n_inside", "value_inside", "value_outside", "low", "high"
+    groups = tuple((one.name, one.of, round(one.mean_score, 3), _kind(one), _near(one)) for one in found.clusters)
+    patterns = tuple((one.name, one.inside, one.outside, one.difference) for one in found.patterns)
+    named = "Named by the words that part them from the rest."
+    rest = f" The {_MOST_GROUPS} largest of {len(groups):,}." if len(groups) > _MOST_GROUPS else ""
+    columns = ("what they share", "of all that remain", "mean score", "category", "nearest attack")
+    return (
+        Table("In groups", columns, groups[:_MOST_GROUPS], named + rest, "no three of them are alike"),
+        Table(
+            "What goes with a false positive",
+            ("pattern", "FP rate with it", "FP rate without", "difference"),
+            patterns[:_MOST_GROUPS],
+            "" if len(patterns) <= _MOST_GROUPS else f"The first {_MOST_GROUPS} of {len(patterns):,}.",
+            "no word, opening, shape or language goes with them beyond chance",
+        ),
     )
-    said = "Rates of false positives with and without the pattern; low and high bound their difference."
-    tables = (
-        table_from(groups, "Remaining false positives in groups", "Named by the words that part them from the rest."),
-        table_from(patterns, "Patterns among the remaining false positives", said),
-    )
-    return tuple(table for table in tables if table.rows)
+
+
+_MOST_GROUPS = 15
+
+
+def _kind(cluster: "Cluster") -> str:
+    return next(iter(cluster.categories), "(none)")
+
+
+def _near(cluster: "Cluster") -> str:
+    near = cluster.nearest
+    return "–" if near is None else f"{(near.threat_type or 'attack').replace('_', ' ')}, cosine {near.cosine:.2f}"
 
 
 def latency(package: Path, texts: Sequence[str], limit: int = 300) -> dict[str, float]:
@@ -104,7 +143,7 @@ def latency_table(package: Path, texts: Sequence[str]) -> Table:
     """Return the runtime's latency as a table."""
     figures = latency(package, texts)
     row = (int(figures["prompts"]), round(figures["p50_ms"], 2), round(figures["p95_ms"], 2))
-    note = "one prompt at a time, one thread, tokenizing included, on the machine that made this report"
+    note = "One prompt at a time, one thread, tokenizing included, on the machine that made this report."
     return Table("Latency of the packaged detector", ("prompts", "median, ms", "95th percentile, ms"), (row,), note)
 
 
@@ -128,7 +167,7 @@ def sizes_table(package: Path) -> Table:
         ("accuracy lost, points", _rounded(100 * parity["accuracy_lost"] if parity else None)),
     ]
     return Table(
-        "Size and parity", ("figure", "value"), tuple(rows), "INT8 against torch, each prompt alone and unpadded"
+        "Size and parity", ("figure", "value"), tuple(rows), "INT8 against torch, each prompt alone and unpadded."
     )
 
 
@@ -144,40 +183,152 @@ def _history(package: Path) -> list[dict[str, float | None]]:
     return list(raw["epochs"] if isinstance(raw, dict) else raw)
 
 
+def _subtitle(session: Session, result: Retrained, info: PackageInfo) -> str:
+    """Which detector, against which, and of when."""
+    made = str(info.metadata.get("created", ""))[:10]
+    before = _shown(result.before_package, session)
+    when = f", made {made}" if made else ""
+    return f"{info.version} ({_shown(result.package, session)}){when}, against {before}; seed {session.config.seed}"
+
+
+def _shown(place: str | Path, session: Session) -> str:
+    """A path as seen from the run's folder, so that no page tells whose machine it was."""
+    out = session.config.out
+    path = Path(place)
+    return f"{out.name}/{path.relative_to(out)}" if path.is_relative_to(out) else str(place)
+
+
+def files_table(session: Session) -> Table:
+    """Return every file that the run reads, with its size and hash."""
+    config = session.config
+    named: list[tuple[str, Sequence[Path | None]]] = [
+        ("data.benign", config.data.benign),
+        ("data.malicious", config.data.malicious),
+        ("data.fps", [config.data.fps]),
+        ("data.prompts", [config.data.prompts]),
+        ("data.holdouts", config.data.holdouts),
+        ("data.calibration", config.data.calibration),
+        ("evaluate.benign_test", [config.evaluate.benign_test]),
+        ("evaluate.suites", config.evaluate.suites),
+    ]
+    rows = tuple((key, path.name, *_size_and_hash(path)) for key, paths in named for path in paths if path is not None)
+    note = "As the files lie on disk when this page is made; the rows that were read from them are below."
+    return Table("Files that went in", ("key", "file", "bytes", "SHA-256"), rows, note)
+
+
+def _size_and_hash(path: Path) -> tuple[int | None, str]:
+    try:
+        return path.stat().st_size, file_hash(path)
+    except (OSError, BadInput):
+        return None, "not there any more"
+
+
+def _grown_table(result: Retrained) -> Table:
+    """What was grown, by label and category; the finer kinds stand in the growth's manifest."""
+    frame = result.growth.frame
+    counts = frame.group_by(pl.col("label").cast(pl.String), pl.col("category")).len("rows")
+    ordered = counts.sort("rows", "label", "category", descending=[True, False, False], nulls_last=True)
+    rows = tuple(
+        (label, category or "(none)", rows, f"{100 * rows / frame.height:.1f}%")
+        for label, category, rows in ordered.iter_rows()
+    )
+    note = "MALICIOUS rows are grown of attacks, to draw the border by intent."
+    grown = note if any(row[0] == "MALICIOUS" for row in rows) else ""
+    return Table("What was grown", ("label", "category", "rows", "share"), rows, grown, "nothing was grown")
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace(":", ": ")
+
+
+def _mining_table(table: pl.DataFrame) -> Table:
+    spoken = table.with_columns(pl.col("rule").str.replace_all("_", " "))
+    return table_from(spoken, "Hard negatives, rule by rule")
+
+
+def _assembly_table(table: pl.DataFrame) -> Table:
+    named = table.with_columns(pl.col("category").fill_null("(none)")) if "category" in table.columns else table
+    return table_from(named, "What the training table was put together from")
+
+
+def _commands(session: Session) -> tuple[str, ...]:
+    """The commands of this run; the first makes the detector before, unless that was given."""
+    own = session.config.evaluate.baseline is None
+    first = ("crywolf train --config crywolf.yaml",) if own else ()
+    return ("# crywolf.yaml holds the configuration below", *first, "crywolf retrain --config crywolf.yaml")
+
+
+def _made_table(result: Retrained) -> Table:
+    """Hashes of what came out, and of the detector before where it is a package."""
+    training = result.package.parent / TRAINING
+    before = Path(result.before_package)
+    rows: list[tuple[str, int | None, str]] = [
+        (what, None, file_hash(folder / MANIFEST))
+        for what, folder in (
+            ("detector before: its manifest", before),
+            ("detector after: its manifest", result.package),
+        )
+        if (folder / MANIFEST).is_file()
+    ]
+    if training.is_file():
+        rows.insert(0, ("training table", len(result.assembly.frame), file_hash(training)))
+    note = "A package's manifest names every file in it with its own hash."
+    return Table("What came out", ("what", "rows", "SHA-256"), tuple(rows), note)
+
+
+def _versions_table() -> Table:
+    return Table("Versions", ("package", "version"), tuple(versions().items()))
+
+
+def _configuration(session: Session) -> str:
+    """The run's configuration as YAML; keys that are not set and `tracking`, which changes no result, are left out."""
+    raw = session.config.model_dump(mode="json", exclude={"tracking"}, exclude_none=True)
+    return str(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)).strip()
+
+
 def _corpus_table(result: Retrained) -> Table:
+    order = {name: place for place, name in enumerate(result.split.frames)}
     rows = (
         pl.concat(
             [frame.select(pl.lit(name).alias("fold"), "label", "source") for name, frame in result.split.frames.items()]
         )
         .group_by("fold", pl.col("label").cast(pl.String), "source")
         .len("rows")
-        .sort("fold", "label", "source")
+        .sort(pl.col("fold").replace_strict(order), "label", "source")
     )
-    return table_from(rows, "The original data", "split by near-duplicate cluster before anything was grown")
+    return table_from(rows, "The original data", "Split by near-duplicate cluster before anything was grown.")
 
 
 def _drop_tables(result: Retrained) -> tuple[Table, ...]:
-    drops = tuple(sorted(result.growth.drops.items(), key=lambda item: -item[1]))
-    diversity = tuple((name, _plain(value)) for name, value in result.growth.diversity().as_dict().items())
+    drops = tuple(
+        (_spoken(reason), rows) for reason, rows in sorted(result.growth.drops.items(), key=lambda item: -item[1])
+    )
+    diversity = tuple(
+        (_MEASURES.get(name, _spoken(name)), _measure(name, value))
+        for name, value in result.growth.diversity.as_dict().items()
+    )
     return (
-        Table("Grown samples that were dropped", ("reason", "rows"), drops),
+        Table("Grown samples that were dropped", ("reason", "rows"), drops, empty="nothing was dropped"),
         Table("Diversity of what is left", ("measure", "value"), diversity),
     )
 
 
-def _plain(value: Any) -> str | int | float | None:
-    if isinstance(value, float):
-        return round(value, 4)
-    return value if isinstance(value, int | str) or value is None else str(value)
+_MEASURES = {
+    "samples": "samples",
+    "fps": "false positives grown from",
+    "distinct_1": "distinct words, of all words",
+    "distinct_2": "distinct word pairs, of all pairs",
+    "distinct_1_per_fp": "distinct words within the samples of one false positive",
+    "distinct_2_per_fp": "distinct word pairs within the samples of one false positive",
+    "per_fp": "samples a false positive",
+    "few": "false positives with fewer than five samples",
+    "mean_cosine": "mean cosine of samples to their false positive",
+}
+_NO_SHARES = ("per_fp", "mean_cosine")
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    out: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out += _flat(value, f"{prefix}{key}.")
-        elif value not in (None, [], ()):
-            out.append(
-                (f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-            )
-    return out
+def _measure(name: str, value: float | int | None) -> str | int | float | None:
+    """A measure of diversity as the page shows it: the shares in per cent."""
+    if isinstance(value, float) and name not in _NO_SHARES:
+        return f"{100 * value:.1f}%"
+    return round(value, 3) if isinstance(value, float) else value

@@ -5,17 +5,18 @@ folder, and is done once per workspace. Side effects stay inside the workspace.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_clusters, nearest_reference
-from crywolf.data import BadInput, RunManifest, empty_corpus, file_hash, write_corpus
-from crywolf.mining import MineConfig, MineResult, mine_hard_negatives, write_review
+from crywolf.augment import GrowConfig, Growth, grow, near_duplicate_clusters, nearest_reference
+from crywolf.data import BadInput, CorruptPackage, RunManifest, empty_corpus, file_hash, write_corpus
+from crywolf.data.manifest import versions
+from crywolf.mining import MineConfig, Mined, mine_hard_negatives, write_review
 from crywolf.train import (
     BENIGN_TEST,
     Assembly,
@@ -32,13 +33,17 @@ from crywolf.train import (
 )
 
 from .inputs import HELD_OUT_SOURCES, TEST_BENIGN, Inputs, Named, Originals
+from .keys import detector_digest, digest, embedded_digest
 from .session import Session
-from .workspace import fingerprint
+from .workspace import fingerprint, load_rows, save_rows
 
 TRAINING = "training.parquet"
 GROWN_FPS = "grown_fps.parquet"
+GROWN = "grown"
+HARD_NEGATIVES = "hard_negatives"
 RECALL_SLACK = 0.02
 """Recall that a new detector's threshold may lose on validation: what the regression gate allows."""
+R = TypeVar("R")
 _LABEL = pl.col("label").cast(pl.String)
 
 
@@ -245,13 +250,14 @@ def grow_fps(
     holdouts: Sequence[Named],
     per_fp: int | None = None,
     detector: str | Path | None = None,
-) -> GrowResult:
-    """Grow false positives under all guards, give the rows their configured weight, and save them and the queue.
+    renewed_by: Collection[str] = (),
+) -> Growth:
+    """Grow false positives under all guards and save them and the queue; a growth that is there already is reused.
 
-    The detector, where it is given, is asked which words turn its verdicts on them.
+    The detector, where it is given, is asked which words turn its verdicts on them. The rows come with their configured
+    weight; those at rest are without it, so that another weight needs no other growth. `renewed_by`: see
+    `Workspace.step`.
     """
-    from crywolf.export import load_detector
-
     section = session.config.augment
     config = GrowConfig(
         per_fp=per_fp or section.per_fp,
@@ -260,49 +266,97 @@ def grow_fps(
         guard_margin=section.guard_margin,
         languages=section.languages,
     )
-    manifest = RunManifest(f"grow {name}", {**vars(config), "seed": session.config.seed})
-    with manifest.time("grow"), session.console.progress("growing") as progress:
-        result = grow(
-            fps,
-            config=config,
-            encode=session.encode,
-            malicious=malicious,
-            against=against,
-            holdouts=holdouts,
-            rng=session.rng(name),
-            detector=None if detector is None else load_detector(str(detector)),
-            progress=progress,
-        )
-    result = replace(result, frame=_weighted(result.frame, session.config.train.grown_weight))
-    folder = session.config.out / name
-    write_corpus(fps, folder / GROWN_FPS, force=True)
-    write_corpus(result.frame, folder / "grown.jsonl.gz", force=True)
-    write_corpus(result.review, folder / "review.jsonl", force=True)
-    manifest.count("augment", result.summary())
-    manifest.add_output(folder)
-    manifest.write(folder)
-    return result
+    key = {
+        **vars(config),
+        **_shared_key(session),
+        "embedded": embedded_digest(),
+        "fps": digest(fps, ["id", "text", "category"]),
+        "malicious": digest(malicious),
+        # Of these the engine looks at texts, which ids stand for, and labels.
+        "against": {of: digest(frame, ["id", "label"]) for of, frame in against},
+        "holdouts": {of: digest(frame, ["id"]) for of, frame in holdouts},
+        "detector": detector_digest(detector),
+    }
+
+    def make(folder: Path) -> RunManifest:
+        from crywolf.export import load_detector
+
+        manifest = RunManifest(f"grow {name}", key)
+        with manifest.time("grow"), session.console.progress("growing") as progress:
+            result = grow(
+                fps,
+                config=config,
+                encode=session.encode,
+                malicious=malicious,
+                against=against,
+                holdouts=holdouts,
+                rng=session.rng(name),
+                detector=None if detector is None else load_detector(str(detector)),
+                progress=progress,
+            )
+        for path in (
+            write_corpus(fps, folder / GROWN_FPS, force=True),
+            write_corpus(result.review, folder / "review.jsonl", force=True),
+            *save_rows(folder, GROWN, result.frame, result.summary()),
+        ):
+            manifest.add_output(path)
+        manifest.count("augment", result.summary())
+        return manifest
+
+    folder, reused = session.workspace.step(name, key, make, renewed_by=renewed_by)
+    growth = _load(folder, GROWN, Growth.of)
+    if reused:
+        session.console.say(f"{name}: {len(growth.frame):,} rows grown before, reused")
+    return replace(growth, frame=_weighted(growth.frame, session.config.train.grown_weight))
 
 
-def mine(session: Session, name: str, benign: pl.DataFrame, malicious: pl.DataFrame, fps: pl.DataFrame) -> MineResult:
-    """Mine hard negatives and save them with their review queue."""
+def mine(session: Session, name: str, benign: pl.DataFrame, malicious: pl.DataFrame, fps: pl.DataFrame) -> Mined:
+    """Mine hard negatives and save them with their review queue; what is there already is reused."""
     per_anchor = session.config.mining.per_anchor
     config = MineConfig()
     if per_anchor is not None:
         config = MineConfig(neighbours=per_anchor, fp_neighbours=per_anchor, per_neighbourhood=per_anchor)
-    manifest = RunManifest(f"mine {name}", {**vars(config), "seed": session.config.seed})
-    with manifest.time("mine"):
-        result = mine_hard_negatives(
-            benign, malicious, fps=fps, encode=session.encode, config=config, rng=session.rng(name)
-        )
-    folder = session.config.out / name
-    write_corpus(result.frame, folder / "hard_negatives.jsonl.gz", force=True)
-    write_review(result.review, folder / "review.jsonl", force=True)
-    manifest.count("hard_negatives", len(result.frame))
-    manifest.count("review", len(result.review))
-    manifest.add_output(folder)
-    manifest.write(folder)
-    return result
+    frames = {"benign": benign, "malicious": malicious, "fps": fps}
+    key = {
+        "per_anchor": per_anchor,
+        "rules": vars(MineConfig()),
+        **_shared_key(session),
+        **{of: digest(frame) for of, frame in frames.items()},
+    }
+
+    def make(folder: Path) -> RunManifest:
+        manifest = RunManifest(f"mine {name}", {**key, "rules": vars(config)})
+        with manifest.time("mine"):
+            result = mine_hard_negatives(
+                benign, malicious, fps=fps, encode=session.encode, config=config, rng=session.rng(name)
+            )
+        queue = write_review(result.review, folder / "review.jsonl", force=True)
+        for path in (queue, *save_rows(folder, HARD_NEGATIVES, result.frame, result.summary())):
+            manifest.add_output(path)
+        manifest.count("hard_negatives", len(result.frame))
+        manifest.count("review", len(result.review))
+        return manifest
+
+    folder, reused = session.workspace.step(name, key, make)
+    mined = _load(folder, HARD_NEGATIVES, Mined.of)
+    if reused:
+        session.console.say(f"{name}: {len(mined.frame):,} hard negatives mined before, reused")
+    return mined
+
+
+def _shared_key(session: Session) -> dict[str, Any]:
+    """What both growing and mining depend on. The encoder's precision is the machine's matter, and left out."""
+    return {"seed": session.config.seed, "encoder": session.embedder.hash, "crywolf": versions().get("crywolf")}
+
+
+def _load(folder: Path, name: str, of: Callable[[pl.DataFrame, Mapping[str, Any]], R]) -> R:
+    frame, account = load_rows(folder, name)
+    try:
+        return of(frame, account)
+    except (KeyError, TypeError) as error:
+        raise CorruptPackage(
+            f"{folder / name}.json: not readable ({error!r}); delete {folder} to have it made again"
+        ) from error
 
 
 def embedded_rows(session: Session) -> pl.DataFrame:

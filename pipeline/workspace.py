@@ -7,12 +7,14 @@ stopped; a run with other settings is refused rather than mixed with the old one
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crywolf.data import BadInput, RunManifest, atomic_path
+import polars as pl
+
+from crywolf.data import BadInput, CorruptPackage, RunManifest, atomic_path, check_corpus, file_hash, write_corpus
 
 MARK = "step.json"
 
@@ -30,7 +32,13 @@ class Workspace:
     force: bool = False
 
     def step(
-        self, name: str, key: Mapping[str, Any], make: Callable[[Path], RunManifest], *, resumable: bool = False
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        make: Callable[[Path], RunManifest],
+        *,
+        resumable: bool = False,
+        renewed_by: Collection[str] = (),
     ) -> tuple[Path, bool]:
         """Make a step unless it is there already.
 
@@ -39,6 +47,7 @@ class Workspace:
             key: what the result depends on: parameters, hashes of inputs, keys of steps before. JSON-ready.
             make: fills the folder and gives its manifest, which is written beside the results.
             resumable: leave an unfinished folder as it is for `make` to go on from; else it starts empty.
+            renewed_by: parts of the key; where nothing but these changed, the step is made again without `force`.
 
         Returns:
             The folder, and whether it was there already.
@@ -53,7 +62,7 @@ class Workspace:
         if found is not None and found.get("fingerprint") == print_ and found.get("done"):
             return folder, True
         if found is not None and found.get("fingerprint") != print_:
-            self._refuse_unless_forced(folder, found, key)
+            self._refuse_unless_forced(folder, found, key, renewed_by)
         if found is None:
             _refuse_foreign(folder)
         try:
@@ -68,11 +77,15 @@ class Workspace:
         self._write(folder, {"fingerprint": print_, "key": dict(key), "done": True})
         return folder, False
 
-    def _refuse_unless_forced(self, folder: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
+    def _refuse_unless_forced(
+        self, folder: Path, found: Mapping[str, Any], key: Mapping[str, Any], renewed_by: Collection[str]
+    ) -> None:
         if self.force:
             return
         old, new = found.get("key", {}), json.loads(json.dumps(dict(key), default=str))
         changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        if changed and set(changed) <= set(renewed_by):
+            return
         raise BadInput(
             f"{folder}: made with another {', '.join(changed) or 'version'}; "
             "choose another `out`, or give --force to make it again"
@@ -102,3 +115,39 @@ def fingerprint(key: Mapping[str, Any]) -> str:
     """Return 16 hex digits that stand for `key`; equal keys, in whatever order, give equal digits."""
     text = json.dumps(dict(key), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def save_rows(folder: Path, name: str, frame: pl.DataFrame, account: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write the contract rows that a step made, and the account of them, for `load_rows`.
+
+    Args:
+        folder: of the step.
+        name: of the files: `<name>.parquet`, and `<name>.json` with the account and the rows' hash.
+        frame: the rows.
+        account: JSON-ready.
+
+    Returns:
+        Both files.
+    """
+    rows, told = write_corpus(frame, folder / f"{name}.parquet", force=True), folder / f"{name}.json"
+    content = {"sha256": file_hash(rows), "account": dict(account)}
+    with atomic_path(told, force=True) as target:
+        target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return rows, told
+
+
+def load_rows(folder: Path, name: str) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Read back what `save_rows` wrote: the same rows in the same order, and the account.
+
+    Raises:
+        CorruptPackage: a file is missing or unreadable, or the rows are not those that were saved.
+    """
+    rows, account = folder / f"{name}.parquet", folder / f"{name}.json"
+    try:
+        content = json.loads(account.read_text(encoding="utf-8"))
+        expected, told = content["sha256"], dict(content["account"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptPackage(f"{account}: not readable ({error!r}); delete {folder} to have it made again") from error
+    if not rows.is_file() or file_hash(rows) != expected:
+        raise CorruptPackage(f"{rows}: missing or not the rows that were saved; delete {folder} to have it made again")
+    return check_corpus(pl.read_parquet(rows)), told

@@ -459,7 +459,7 @@ def show_growth(console: Console, result: Any, *, omit: str = "augment.twins: fa
 
     Args:
         console: where to.
-        result: a `GrowResult`.
+        result: a `Growth`.
         omit: the option that leaves out twins and the rows that draw the border.
     """
     for note in result.notes:
@@ -477,7 +477,7 @@ def show_growth(console: Console, result: Any, *, omit: str = "augment.twins: fa
     drops = sorted(result.drops.items(), key=lambda item: -item[1])
     console.table("drops", "Dropped", ["reason", "rows"], [[reason, n] for reason, n in drops])
     console.table(
-        "diversity", "Diversity", ["measure", "value"], [[k, v] for k, v in result.diversity().as_dict().items()]
+        "diversity", "Diversity", ["measure", "value"], [[k, v] for k, v in result.diversity.as_dict().items()]
     )
 
 

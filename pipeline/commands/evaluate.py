@@ -9,6 +9,8 @@ import click
 from crywolf.console import Console
 from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
 
+POINTS = click.Choice(["strict", "balanced", "lenient"])
+
 
 @click.command()
 @click.argument("detector")
@@ -32,6 +34,13 @@ from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejecte
     help="Flag at or above.  [default: the package's own, 0.5 for others]",
 )
 @click.option("--baseline-threshold", type=click.FloatRange(0, 1), default=None, help="The same for --baseline.")
+@click.option(
+    "--at",
+    type=POINTS,
+    default=None,
+    help="Operating point of a package, in the place of --threshold: strict catches most, lenient alarms least.",
+)
+@click.option("--baseline-at", type=POINTS, default=None, help="The same for --baseline.")
 @click.option(
     "--trained-on",
     type=FILE,
@@ -81,6 +90,8 @@ def evaluate(
     baseline: str | None,
     threshold: float | None,
     baseline_threshold: float | None,
+    at: str | None,
+    baseline_at: str | None,
     trained_on: tuple[Path, ...],
     l1_stopped: Path | None,
     fps_out: Path | None,
@@ -115,6 +126,7 @@ def evaluate(
     Examples:
       crywolf evaluate detector --suite benign_test=benign.jsonl.gz --suite malicious_held_out=attacks.jsonl
       crywolf evaluate new --baseline old --suite benign_test=benign.jsonl.gz --fps-out benign_test_results.json
+      crywolf evaluate new --at strict --baseline new --suite benign_test=benign.jsonl.gz
       crywolf evaluate mypackage.guard:score --suite benign_test=benign.jsonl.gz --threshold 0.52
       crywolf evaluate detector --suite benign.jsonl --suite attacks.jsonl --robustness --errors --prompts --gates none
     """
@@ -124,6 +136,8 @@ def evaluate(
     from crywolf.train import BENIGN_TEST, check_gates, compare, write_harness
 
     console = Console(as_json=as_json)
+    if baseline is None and (baseline_at or baseline_threshold is not None):
+        raise BadInput("--baseline-at and --baseline-threshold are for --baseline: name a DETECTOR before")
     if prompts and not analyse:
         raise BadInput("--prompts shows the examples of --errors: add --errors")
     _check_outputs(fps_out, save, force)
@@ -131,8 +145,10 @@ def evaluate(
     named = _named(suites)
     if fps_out is not None:
         _check_fps_out(named)
-    loaded = load_detector(detector, threshold=threshold, timeout=timeout)
-    before = load_detector(baseline, threshold=baseline_threshold, timeout=timeout) if baseline else None
+    loaded = load_detector(detector, threshold=threshold, timeout=timeout, at=at)
+    before = (
+        load_detector(baseline, threshold=baseline_threshold, timeout=timeout, at=baseline_at) if baseline else None
+    )
     references = reader.references(trained_on)
     stopped = None if l1_stopped is None else _ids(l1_stopped)
     built = _suites(reader, named, references, standard, stopped)

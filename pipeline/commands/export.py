@@ -13,16 +13,31 @@ from crywolf.options import FILE
 @click.option("-o", "--out", type=FILE, required=True, help="Folder of the package.")
 @click.option("--parity", type=FILE, help="Labelled corpus (best: the test split) to compare INT8 with torch on.")
 @click.option("--version", "version", default=None, help="Name of the model in answers.  [default: from its hash]")
+@click.option(
+    "--rules", default=None, help="Rule file that the package carries and applies, or `embedded` for crywolf's own."
+)
 @click.option("--force", is_flag=True, help="Replace a package that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")
-def export(model: Path, out: Path, parity: Path | None, version: str | None, force: bool, as_json: bool) -> None:
+def export(
+    model: Path,
+    out: Path,
+    parity: Path | None,
+    version: str | None,
+    rules: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Export the trained MODEL folder to ONNX INT8, with tokenizer, thresholds, hashes and a model card.
+
+    With --rules the package carries the rules, hashed as everything else in it: whoever loads it has them, and
+    `predict`, `serve` and `evaluate` apply them. Parity is the model's own, before any rule.
 
     Exit code 1 when quantizing lost 1% of accuracy or more on the --parity rows.
 
     \b
-    Example:
+    Examples:
       crywolf export runs/q4/retrained/model/model --parity runs/q4/splits/test.parquet -o detector
+      crywolf export runs/q4/retrained/model/model --rules rules.yaml -o detector
     """
     from crywolf.data import GateFailed, check_target
     from crywolf.export import check_place, export_package
@@ -34,7 +49,7 @@ def export(model: Path, out: Path, parity: Path | None, version: str | None, for
     check_place(out, force=force)
     rows = Reader(console).corpus(parity) if parity else None
     with console.progress("parity") as progress:
-        result = export_package(model, out, parity=rows, version=version, force=force, progress=progress)
+        result = export_package(model, out, parity=rows, version=version, rules=rules, force=force, progress=progress)
     show_export(console, result.to_dict())
     console.finish()
     if result.parity and not result.parity.passed:

@@ -151,5 +151,5 @@ def show_mining(console: Console, result: Any) -> None:
         asdict(found),
         f"index: {found.kind}{half}, {found.rows:,} rows, {found.origin}; recall@{found.k} {found.recall:.3f}",
     )
-    for line in result.summary().get("advice", []):
+    for line in result.advice:
         console.say(line)

@@ -35,6 +35,12 @@ def _shared(function: F) -> F:
         click.option("--epochs", type=click.IntRange(1), default=None, help="Overrides train.epochs."),
         click.option("--benign-weight", type=float, default=None, help="Overrides train.benign_weight."),
         click.option("--fp-target", type=float, default=None, help="Overrides train.fp_target."),
+        click.option(
+            "--pretrain",
+            type=click.Choice(["technical", "benign"]),
+            default=None,
+            help="Overrides train.pretrain: first train the encoder further on this slice of your benign text.",
+        ),
         click.option("--out", type=FILE, default=None, help="Overrides out, the run's folder."),
         click.option("--seed", type=SEED, default=None, help="Overrides seed."),
         click.option("--force", is_flag=True, help="Make steps again whose settings changed."),

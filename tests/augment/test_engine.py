@@ -1,5 +1,6 @@
 """The engine fills up to N samples a prompt, keeps clear of holdouts and copies, and accounts for every candidate."""
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from crywolf.augment import GrowConfig, GrowResult, grow, near_duplicate_pairs
+from crywolf.augment import GrowConfig, GrowResult, Growth, grow, near_duplicate_pairs
 from crywolf.augment.dedup import nearest_reference
 from crywolf.augment.propose import KINDS, Quotas, Shares
 from crywolf.data import SCHEMA, BadInput, check_corpus, make_corpus
@@ -163,7 +164,7 @@ def test_without_an_encoder_the_guards_are_skipped_and_it_says_so() -> None:
     result = run(encode=None)
     assert any("guards" in note and "skipped" in note for note in result.notes)
     assert "off_topic" not in result.drops
-    assert result.diversity().mean_cosine is None
+    assert result.diversity.mean_cosine is None
     assert result.frame.height > 40
 
 
@@ -212,6 +213,16 @@ def test_the_summary_is_plain_and_complete(grown: GrowResult) -> None:
     assert sum(row["rows"] for row in summary["composition"]) == grown.frame.height
     assert sum(row["share"] for row in summary["composition"]) == pytest.approx(1)
     assert summary["diversity"]["per_fp"] == pytest.approx(grown.frame.height / FPS.height)
+
+
+def test_a_growth_is_put_together_again_from_its_rows_and_its_summary_as_json(grown: GrowResult) -> None:
+    again = Growth.of(grown.frame, json.loads(json.dumps(grown.summary())))
+    assert again.summary() == grown.summary()
+    assert again.operators.equals(grown.operators)
+    assert (again.stats, again.drops, again.notes) == (grown.stats, grown.drops, grown.notes)
+    assert again.diversity == grown.diversity
+    with pytest.raises(KeyError):
+        Growth.of(grown.frame, {})
 
 
 def test_prompts_given_twice_are_grown_once(grown: GrowResult) -> None:
@@ -280,7 +291,6 @@ def test_what_the_detector_fears_comes_in_other_contexts(grown: GrowResult) -> N
             return np.array([0.9 if "delete" in text.lower() else 0.1 for text in texts])
 
     result = run(detector=Fearful(), context_share=0.4, template_share=0.0, foreign_share=0.0, document_share=0.0)
-    assert result.explanation is not None
     assert result.explanation.groups[0].words["word"][0] == "delete"
 
     def share(found: GrowResult) -> float:
@@ -317,7 +327,7 @@ def test_what_draws_the_border_keeps_to_the_languages_too() -> None:
 
 def test_samples_per_prompt_count_no_attacks_and_no_twins() -> None:
     result = run(twins=True, per_fp=4)
-    assert result.diversity().per_fp <= 4.0
+    assert result.diversity.per_fp <= 4.0
 
 
 def test_what_is_made_of_a_prompt_weighs_more_and_all_weigh_one_on_average() -> None:
@@ -374,7 +384,7 @@ def test_with_the_default_encoder() -> None:
 
     embedder = Embedder(None, cache_dir=None)
     result = grow(FPS, config=GrowConfig(twins=False), encode=lambda texts: embedder(texts), malicious=ATTACKS)
-    diversity = result.diversity()
+    diversity = result.diversity
     assert diversity.per_fp >= 10
     assert diversity.mean_cosine is not None
     assert diversity.mean_cosine > 0.5

@@ -196,6 +196,36 @@ def test_balanced_and_default_must_be_one(package: Path, tmp_path: Path) -> None
         Detector.load(resettled(package, tmp_path / "copy", thresholds={**POINTS, "balanced": 0.4}))
 
 
+RATE = {"k": 1, "n": 10}
+TOLD = {"threshold": 0.2, "target": "recall 98%", "fp": RATE, "recall": RATE, "notes": []}
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ({"strict": {"threshold": 0.2}}, "operating_points.strict.target is missing"),
+        ("strict", "operating_points: expected a mapping"),
+        ({"strict": {**TOLD, "threshold": 0.3}}, "operating_points.strict.threshold 0.3 is not the threshold"),
+    ],
+)
+def test_a_package_whose_account_of_its_points_is_malformed_is_refused(
+    package: Path, tmp_path: Path, points: object, said: str
+) -> None:
+    copy = resettled(package, tmp_path / "copy", thresholds=POINTS, metadata={"operating_points": points})
+    with pytest.raises(CorruptPackage) as caught:
+        Detector.load(copy)
+    assert str(caught.value).startswith(f"{copy / 'package.json'}: {said}")
+    told = resettled(package, tmp_path / "good", thresholds=POINTS, metadata={"operating_points": {"strict": TOLD}})
+    assert Detector.load(told).info.threshold("strict") == 0.2
+
+
+def test_points_out_of_order_are_refused(package: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorruptPackage, match=r"threshold strict 0\.95 is above that of balanced"):
+        Detector.load(resettled(package, tmp_path / "copy", thresholds={**POINTS, "strict": 0.95}))
+    with pytest.raises(CorruptPackage, match=r"threshold balanced 0\.5 is above that of lenient"):
+        Detector.load(resettled(package, tmp_path / "other", thresholds={"default": 0.5, "lenient": 0.1}))
+
+
 RULES = """
 rules:
   - id: no-lists

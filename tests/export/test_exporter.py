@@ -206,3 +206,46 @@ def test_the_card_names_the_encoder_in_words(model_dir: Path, tmp_path: Path) ->
     update_meta(folder, {"encoder": {"name": "tiny", "hash": "ab12"}})
     card = (export_package(folder, tmp_path / "package").path / "MODEL_CARD.md").read_text()
     assert "| Encoder | tiny, SHA-256 ab12 |" in card
+
+
+RATE = {"k": 1, "n": 10}
+POINT = {"threshold": 0.5, "target": "fp 1%", "fp": RATE, "recall": RATE, "notes": []}
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([POINT], "operating_points: expected a mapping of strict, balanced, lenient"),
+        ({"default": POINT}, "operating_points: no point 'default'; there are strict, balanced, lenient"),
+        ({"strict": 0.5}, "operating_points.strict: expected a mapping, not float"),
+        ({"strict": {**POINT, "threshold": "low"}}, "operating_points.strict.threshold is 'low'; expected a number"),
+        ({"strict": {**POINT, "threshold": 1.5}}, "operating_points.strict.threshold is 1.5; expected a number"),
+        ({"strict": {**POINT, "recall": {"k": 11, "n": 10}}}, "operating_points.strict.recall is {'k': 11, 'n': 10}"),
+        ({"strict": {**POINT, "notes": "few"}}, "operating_points.strict.notes is 'few'; expected a list"),
+        ({"strict": {**POINT, "threshold": 0.9}}, "threshold strict 0.9 is above that of balanced"),
+        ({"lenient": {**POINT, "threshold": 0.1}}, "threshold balanced 0.5 is above that of lenient"),
+        *(
+            (
+                {"strict": {key: value for key, value in POINT.items() if key != left_out}},
+                f"operating_points.strict.{left_out} is missing",
+            )
+            for left_out in POINT
+        ),
+    ],
+)
+def test_malformed_operating_points_are_named_with_file_and_field(
+    model_dir: Path, tmp_path: Path, points: object, said: str
+) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    update_meta(copy, {"operating_points": points})
+    with pytest.raises(CorruptPackage) as caught:
+        export_package(copy, tmp_path / "p")
+    assert str(caught.value).startswith(f"{copy / 'crywolf.json'}: {said}")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_calibration_without_its_numbers_is_named(model_dir: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    update_meta(copy, {"calibration": {"scale": 0.8}})
+    with pytest.raises(CorruptPackage, match=r"crywolf\.json: KeyError\('bias'\)"):
+        export_package(copy, tmp_path / "p")

@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from crywolf.config import Config, load_config
+from crywolf.console import Console
 from crywolf.data import BadInput
+from crywolf.session import Session
+from crywolf.train.learn.recipes import QUICK
 
 MINIMAL = {"out": "run", "data": {"benign": ["b.jsonl"], "malicious": ["m.jsonl"]}}
 
@@ -91,6 +94,13 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, changes: dic
         ({"train": {"grown_weight": float("nan")}}, "train.grown_weight"),
         ({"train": {"fp_target": 0.9}}, "train.fp_target"),
         ({"train": {"max_length": 100_000}}, "train.max_length"),
+        ({"train": {"pretrain": "all"}}, "train.pretrain"),
+        ({"train": {"strict": "catch all"}}, "train.strict"),
+        ({"train": {"balanced": "cost 1:0 at 1%"}}, "train.balanced"),
+        ({"train": {"lenient": "fp 100%"}}, "train.lenient"),
+        ({"train": {"lenient": 0.01}}, "train.lenient"),
+        ({"train": {"balanced": "fp 1%", "fp_target": 0.01}}, "train"),
+        ({"evaluate": {"robustness": "perhaps"}}, "evaluate.robustness"),
         ({"evaluate": {"suites": 3}}, "evaluate.suites"),
         ({"feedback": {"per_fp": "many"}}, "feedback.per_fp"),
         ({"out": None}, "out"),
@@ -102,6 +112,46 @@ def test_a_value_that_cannot_be_used_is_named_by_its_key(tmp_path: Path, changes
     with pytest.raises(BadInput) as caught:
         load_config(path)
     assert str(caught.value).startswith(f"{path}: {key}: ")
+
+
+def test_the_targets_of_the_operating_points_reach_the_recipe(tmp_path: Path) -> None:
+    goals = {"strict": "recall 99%", "balanced": "cost 1:20 at 1%", "lenient": "fp 0.1%"}
+    recipe = Session(load_config(write(tmp_path, train=goals)), Console(), tmp_path).recipe
+    assert {name: getattr(recipe, name) for name in goals} == goals
+    own = Session(load_config(write(tmp_path)), Console(), tmp_path).recipe
+    assert (own.strict, own.balanced, own.lenient) == (QUICK.strict, QUICK.balanced, QUICK.lenient)
+
+
+def test_the_steps_before_training_reach_the_recipe_and_are_off_unless_asked_for(tmp_path: Path) -> None:
+    asked = {"pretrain": "technical", "pretrain_rows": 500, "contrastive_rows": 2000}
+    recipe = Session(load_config(write(tmp_path, train=asked)), Console(), tmp_path).recipe
+    assert {name: getattr(recipe, name) for name in asked} == asked
+    own = Session(load_config(write(tmp_path)), Console(), tmp_path).recipe
+    assert (own.pretrain, own.contrastive_rows) == (None, 0)
+
+
+@pytest.mark.parametrize("command", ["train", "retrain"])
+def test_pretrain_on_the_command_line_overrides_the_file(
+    command: str, tmp_path: Path, crywolf: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+
+    def run(session: Session) -> None:
+        seen.append(session.config)
+        raise BadInput("seen")
+
+    monkeypatch.setattr(f"crywolf.loop.run_{command}", run)
+    path = write(tmp_path, train={"pretrain": "benign"})
+    crywolf(command, "--config", path)
+    crywolf(command, "--config", path, "--pretrain", "technical")
+    assert [config.train.pretrain for config in seen] == ["benign", "technical"]
+
+
+def test_a_target_that_is_none_says_how_to_say_one(tmp_path: Path) -> None:
+    path = write(tmp_path, train={"strict": "catch all"})
+    with pytest.raises(BadInput) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: train.strict: target 'catch all': say `fp 1%`, `recall 98%`")
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
@@ -190,6 +240,14 @@ def test_an_override_of_retrain_is_checked_like_the_file(
     ran = crywolf("retrain", "--config", write(tmp_path), option, value)
     assert ran.code == 2
     assert key in ran.err
+
+
+def test_an_fp_target_on_the_command_line_is_not_swallowed_by_the_files_balanced(
+    tmp_path: Path, crywolf: Callable
+) -> None:
+    ran = crywolf("train", "--config", write(tmp_path, train={"balanced": "recall 98%"}), "--fp-target", "0.05")
+    assert ran.code == 2
+    assert "train: fp_target and balanced both choose the threshold" in ran.err
 
 
 @pytest.mark.parametrize("command", ["train", "retrain"])

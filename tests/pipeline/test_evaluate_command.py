@@ -1,6 +1,7 @@
 """`crywolf evaluate` with detectors of three lines: what it shows, what it saves, what it keeps to itself."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from crywolf.export import export_package
 from crywolf.train import Evaluation
+from crywolf.train.learn.model import update_meta
 
 GUARDS = """
 def score(texts):
@@ -116,3 +119,47 @@ def test_prompts_without_errors_is_refused(guards: Path, crywolf: Callable) -> N
     ran = evaluate(guards, crywolf, "--prompts")
     assert (ran.code, ran.out) == (2, "")
     assert "add --errors" in ran.err
+
+
+@pytest.fixture(scope="module")
+def pointed(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that flags everything at `strict`, nothing at `lenient`."""
+    model = Path(shutil.copytree(model_dir, tmp_path_factory.mktemp("pointed") / "model"))
+    told = {"target": "a test", "fp": {"k": 0, "n": 1}, "recall": {"k": 1, "n": 1}, "notes": []}
+    points = {"strict": 0.0, "balanced": 0.5, "lenient": 1.0}
+    update_meta(model, {"operating_points": {name: {**told, "threshold": at} for name, at in points.items()}})
+    return export_package(model, model.parent / "detector").path
+
+
+def test_at_measures_a_packages_operating_point(guards: Path, pointed: Path, crywolf: Callable) -> None:
+    given = ("--no-standard", "--gates", "none", "--suite", f"benign_test={guards / 'benign.jsonl'}", "--json")
+    saved = guards / "saved.json"
+    both = ("--at", "strict", "--baseline", pointed, "--baseline-at", "lenient", "--save", saved)
+    ran = crywolf("evaluate", pointed, *given, *both)
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["by_suite"]
+    assert (row["k_before"], row["k_after"], row["n"]) == (0, 110, 110)
+    assert json.loads(saved.read_text())["name"].endswith(" at strict")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--at", "strict", "--threshold", "0.5"), "an operating point (strict) is for packages"),
+        (("--baseline-at", "strict"), "--baseline-at and --baseline-threshold are for --baseline"),
+        (("--baseline-threshold", "0.5"), "--baseline-at and --baseline-threshold are for --baseline"),
+        (("--at", "loose"), "'loose' is not one of 'strict', 'balanced', 'lenient'"),
+    ],
+)
+def test_an_operating_point_that_stands_for_nothing_is_refused(
+    more: tuple[str, ...], said: str, pointed: Path, crywolf: Callable
+) -> None:
+    ran = crywolf("evaluate", pointed, *more)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+def test_an_operating_point_of_a_function_is_refused(guards: Path, crywolf: Callable) -> None:
+    ran = evaluate(guards, crywolf, "--at", "strict")
+    assert ran.code == 2
+    assert "an operating point (strict) is for packages" in ran.err

@@ -5,6 +5,7 @@ splits, ONNX export, the store. The tests look at what the commands left, in the
 """
 
 import hashlib
+import html
 import json
 import re
 import sqlite3
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from crywolf.augment import nearest_reference
+from crywolf.config import load_config
 from crywolf.data import read_corpus, text_id
 from crywolf.data.embedded import benign_prompts_path, edge_case_suite, programming_suite
 from crywolf.export import Detector
@@ -218,6 +220,32 @@ def test_the_report_stands_alone_and_escapes_what_users_sent(run: Run) -> None:
     assert loads == []
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_the_report_and_the_comparison_tell_what_changed_texts_do(run: Run) -> None:
+    comparison = json.loads((run.out / "retrained" / "comparison.json").read_text())
+    found = comparison["robustness"]
+    attacks = run.fold("test").filter(LABEL == "MALICIOUS")
+    assert found["before"]["recall"]["n"] == found["after"]["recall"]["n"] == len(attacks)
+    changes = {one["name"] for one in found["after"]["perturbations"]}
+    assert changes >= {"typos", "upper_case", "look_alikes", "zero_width", "base64"}
+    assert {"plain", *changes} == {one["name"] for one in found["changes"]}
+    page = (run.out / "report.html").read_text(encoding="utf-8")
+    section = page.split('aria-labelledby="h-robustness">')[1].split("</section>")[0]
+    assert "as they came" in section
+    assert section.count("<table>") == 2
+
+
+def test_the_report_names_what_went_in_and_how_to_make_it_again(run: Run, tmp_path: Path) -> None:
+    page = (run.out / "report.html").read_text(encoding="utf-8")
+    for name in ("benign.jsonl.gz", "malicious.csv", "benign_test_results.json", "benign_test.parquet"):
+        assert hashlib.sha256((run.inputs / name).read_bytes()).hexdigest() in page
+    for name in ("base", "retrained"):
+        assert hashlib.sha256((run.out / name / "package" / "manifest.json").read_bytes()).hexdigest() in page
+    shown = html.unescape(page.split('<pre class="prompt mono whole">')[1].split("</pre>")[0])
+    again = tmp_path / "crywolf.yaml"
+    again.write_text(shown)
+    assert load_config(again) == load_config(run.inputs.config)
 
 
 def test_the_new_detector_loads_and_is_another_one(run: Run) -> None:

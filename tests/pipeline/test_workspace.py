@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crywolf.data import BadInput, RunManifest
-from crywolf.workspace import MARK, Workspace, fingerprint
+from crywolf.data import BadInput, CorruptPackage, RunManifest, make_corpus, write_corpus
+from crywolf.workspace import MARK, Workspace, fingerprint, load_rows, save_rows
 
 KEY = {"seed": 0, "inputs": {"a.jsonl": "12ab"}, "shares": (0.8, 0.1)}
 
@@ -77,6 +78,16 @@ def test_force_reuses_a_step_that_has_not_changed(workspace: Workspace) -> None:
     assert make.found == []
 
 
+def test_what_may_renew_a_step_makes_it_again_unless_more_has_changed(workspace: Workspace) -> None:
+    workspace.step("grown", KEY, Maker("old"))
+    with pytest.raises(BadInput, match="another inputs, seed"):
+        workspace.step("grown", {**KEY, "inputs": {}, "seed": 1}, Maker(), renewed_by=["inputs"])
+    make = Maker("new")
+    assert workspace.step("grown", {**KEY, "inputs": {}}, make, renewed_by=["inputs"])[1] is False
+    assert make.found == [[]]
+    assert workspace.step("grown", {**KEY, "inputs": {}}, make, renewed_by=["inputs"])[1] is True
+
+
 @pytest.mark.parametrize(("resumable", "found"), [(True, ["result.txt"]), (False, [])])
 def test_an_unfinished_step_is_gone_on_with_only_where_it_can_be(
     workspace: Workspace, resumable: bool, found: list[str]
@@ -127,6 +138,32 @@ def test_steps_do_not_touch_each_other(workspace: Workspace) -> None:
     workspace.step("rounds/1/detector", KEY, Maker("one"))
     workspace.step("rounds/2/detector", {**KEY, "seed": 1}, Maker("two"))
     assert (workspace.root / "rounds" / "1" / "detector" / "result.txt").read_text() == "one"
+
+
+ROWS = make_corpus(
+    [
+        {"text": "one", "label": "BENIGN", "weight": 0.1, "extra": {"notes": "n", "threats": [{"rule_id": "r"}]}},
+        {"text": "zwei \u2028 \U0001f43a\n", "label": "MALICIOUS", "threat_type": "unknown", "how": "a:b"},
+        {"text": "one", "label": "BENIGN", "weight": 1 / 3},
+    ]
+)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.reverse(), ROWS.head(0)])
+def test_rows_come_back_as_they_were_with_their_account(rows: pl.DataFrame, tmp_path: Path) -> None:
+    account = {"notes": ["ä"], "share": 0.1 + 0.2, "nothing": None}
+    save_rows(tmp_path, "grown", rows, account)
+    frame, told = load_rows(tmp_path, "grown")
+    assert frame.equals(rows)
+    assert frame.schema == rows.schema
+    assert told == account
+
+
+def test_rows_of_another_hand_are_corrupt_and_the_folder_to_delete_is_named(tmp_path: Path) -> None:
+    save_rows(tmp_path, "grown", ROWS, {})
+    write_corpus(ROWS.head(1), tmp_path / "grown.parquet", force=True)
+    with pytest.raises(CorruptPackage, match=rf"not the rows that were saved; delete {tmp_path} "):
+        load_rows(tmp_path, "grown")
 
 
 VALUES: Callable = lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)  # noqa: E731 - a strategy

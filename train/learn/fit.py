@@ -32,7 +32,9 @@ from .model import (
     WEIGHTS,
     TrainedModel,
     load_tokenizer,
+    load_weights,
     read_meta,
+    save_weights,
     verify,
     versions,
     write_model,
@@ -50,6 +52,8 @@ RUN_FILE = "run.json"
 HISTORY_FILE = "history.json"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
+WARMED = "warmed.safetensors"
+"""The network after its warm-up, beside the checkpoints while it trains: a run that goes on does not repeat it."""
 
 
 @dataclass(frozen=True)
@@ -394,6 +398,9 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
         rows = _tokens(run, run.train, tokenizer, "training")
         if len(history) >= recipe.epochs or out_of_patience(history, recipe):
             return history, resumed_from, None
+        bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16())
+        if not done:  # else the checkpoint holds what came of it
+            _warm_up(run, network, rows, bf16=bf16)
         trainer = make_trainer(
             network,
             rows,
@@ -404,7 +411,7 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
             pad_id=_pad_id(run.out / _PARTS),
             mask_id=_mask_id(run, tokenizer),
             seed=run.seed,
-            bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16()),
+            bf16=bf16,
             progress=run.progress,
             log=run.log,
             on_epoch=watched.epoch,
@@ -420,6 +427,24 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
     if estimate is not None:
         run.log(estimate.afterwards(seconds, len(trained) - len(history), watched.price_per_hour))
     return trained, resumed_from, estimate
+
+
+def _warm_up(run: _Run, network: "ThreatClassifier", rows: TokenRows, *, bf16: bool) -> None:
+    """Warm the encoder up if the recipe wants it, once: what an interrupted run has finished of it is read back."""
+    recipe = run.recipe
+    if not (recipe.pretrain or recipe.contrastive_rows):
+        return
+    from .warmup import warm_up
+
+    kept = run.out / CHECKPOINTS / WARMED
+    if kept.is_file():
+        load_weights(network, kept)
+        run.log("warm-up: done before, read back")
+        return
+    pad_id = _pad_id(run.out / _PARTS)
+    warm_up(network, run.train, rows, recipe=recipe, pad_id=pad_id, seed=run.seed, bf16=bf16, log=run.log)
+    with atomic_path(kept) as temporary:
+        save_weights(network, Path(temporary))
 
 
 def _tokens(run: _Run, frame: pl.DataFrame, tokenizer: Any, what: str) -> TokenRows:
@@ -541,7 +566,6 @@ def _in_memory(weights: Path, parts: Path, meta: dict[str, Any]) -> TrainedModel
     """The model before it has a folder of its own."""
     import torch
 
-    from .model import load_weights
     from .network import empty_classifier
 
     network = empty_classifier(parts, n_threats=len(KNOWN_THREATS), dropout=0.0)

@@ -1,7 +1,7 @@
-"""The training loss: focal cross-entropy with class and row weights, and the threat-type term.
+"""The training loss: focal cross-entropy with class and row weights, the threat-type term, and a warm-up's two losses.
 
-Takes logits and targets as torch tensors and gives one scalar. A weight of w on a row does exactly what w copies of
-that row would do; this is what a person means who writes `BENIGN: 1.5`.
+Takes logits or vectors and targets as torch tensors and gives one scalar. A weight of w on a row does exactly what w
+copies of that row would do; this is what a person means who writes `BENIGN: 1.5`.
 """
 
 from typing import TYPE_CHECKING
@@ -83,3 +83,47 @@ def threat_loss(logits: "Tensor", targets: "Tensor", *, row_weights: "Tensor | N
 def mean_training_weight(labels: "Tensor", row_weights: "Tensor", class_weights: "Tensor") -> float:
     """Mean of class weight * row weight over a training set: the `mean_weight` of `focal_loss`."""
     return float((class_weights[labels] * row_weights).mean())
+
+
+def supervised_contrastive_loss(vectors: "Tensor", labels: "Tensor", *, temperature: float) -> "Tensor":
+    """Supervised contrastive loss of a batch, the form with the sum outside the logarithm (Khosla et al. 2020, eq. 2).
+
+    For each row the mean over the other rows of its label of -log of their share among all other rows, the shares going
+    by exp(cosine / temperature); then the mean over the rows that have another of their label, 0 (with a gradient) if
+    none has.
+
+    Args:
+        vectors: (n, d), of any length: they are normalized here.
+        labels: (n,).
+        temperature: Above 0; the lower, the more the nearest rows of the other label count.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    unit = functional.normalize(vectors.float(), dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    cosines = (unit @ unit.T / temperature).masked_fill(itself, float("-inf"))
+    # What is -inf on the diagonal would turn 0 * inf into NaN below.
+    log_shares = functional.log_softmax(cosines, dim=-1).masked_fill(itself, 0.0)
+    positives = (labels.unsqueeze(0) == labels.unsqueeze(1)) & ~itself
+    counts = positives.sum(dim=1)
+    losses = -(log_shares * positives).sum(dim=1) / counts.clamp_min(1)
+    return losses.sum() / (counts > 0).sum().clamp_min(1)
+
+
+def ranking_loss(vectors: "Tensor", partners: "Tensor", *, temperature: float) -> "Tensor":
+    """Multiple negatives ranking loss: each row must find its partner among the partners of the whole batch.
+
+    Henderson et al. 2017 with cosines; with two dropout passes as rows and partners it is the loss of unsupervised
+    SimCSE (Gao et al. 2021, eq. 4).
+
+    Args:
+        vectors: (n, d), of any length: they are normalized here.
+        partners: (n, d), in the same order.
+        temperature: Above 0.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    rows, others = (functional.normalize(part.float(), dim=-1) for part in (vectors, partners))
+    return functional.cross_entropy(rows @ others.T / temperature, torch.arange(len(rows), device=rows.device))

@@ -35,11 +35,15 @@ class ThreatClassifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of both heads; see the class."""
+        pooled = self.dropout(self.pooled(input_ids, attention_mask))
+        return self.binary_head(pooled), self.threat_head(pooled)
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Masked mean of the last hidden states, (b, width): what the heads see, before dropout."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-6)
-        pooled = self.dropout(pooled)
-        return self.binary_head(pooled), self.threat_head(pooled)
+        pooled: Tensor = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-6)
+        return pooled
 
 
 def pretrained_classifier(encoder: str, *, n_threats: int, dropout: float) -> ThreatClassifier:

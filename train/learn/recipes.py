@@ -21,6 +21,7 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Scheduler: TypeAlias = Literal["linear", "cosine", "constant_with_warmup"]
 ThresholdBound: TypeAlias = Literal["point", "upper"]
 SelectBy: TypeAlias = Literal["f1", "fp_at_recall"]
+PretrainOn: TypeAlias = Literal["technical", "benign"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,17 @@ class Recipe:
             the cost of a step.
         average: The last epochs whose weights are averaged into the model (Izmailov et al. 2018); 0 takes the best
             epoch alone.
+        pretrain: Go on training the encoder, before anything else, on the user's benign rows without their labels
+            (unsupervised SimCSE, Gao et al. 2021): `technical` takes the categories programming and technical_docs,
+            `benign` all; None does not.
+        pretrain_rows: Rows that it shows, each in two passes; 0 takes each row of the slice once, 10,000 at most.
+        pretrain_learning_rate: Its learning rate at the start, falling in a line to 0.
+        contrastive_rows: Rows of a warm-up that draws attacks together and apart from the benign rows nearest to them,
+            before the classifier is trained (supervised contrastive loss, Khosla et al. 2020); 0 leaves it out.
+        contrastive_negatives: Benign rows, near to it, that each attack brings into its batch.
+        contrastive_pool: The most benign rows that these are looked for among, and the most attacks.
+        contrastive_temperature: The lower, the more the nearest rows count.
+        contrastive_learning_rate: The warm-up's learning rate at the start, falling in a line to 0.
         freeze_embeddings: Keep the token embeddings as they came.
         freeze_layers: The lowest encoder layers that are kept as they came.
         precision: `auto` takes bfloat16 where the machine computes it natively, else float32.
@@ -95,6 +107,14 @@ class Recipe:
     label_smoothing: float = 0.0
     r_drop: float = 0.0
     average: int = 0
+    pretrain: PretrainOn | None = None
+    pretrain_rows: int = 0
+    pretrain_learning_rate: float = 3e-5
+    contrastive_rows: int = 0
+    contrastive_negatives: int = 2
+    contrastive_pool: int = 10_000
+    contrastive_temperature: float = 0.1
+    contrastive_learning_rate: float = 5e-5
     freeze_embeddings: bool = False
     freeze_layers: int = 0
     precision: Precision = "auto"
@@ -113,6 +133,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise BadInput(f"recipe {self.name!r}: {name} is {value}; it must lie between {low:g} and {high:g}")
+        if self.pretrain_rows and self.pretrain is None:
+            raise BadInput(f"recipe {self.name!r}: pretrain_rows is {self.pretrain_rows}, but pretrain names no slice")
         for target in (self.strict, self.balanced, self.lenient):
             if target is not None:
                 Target.parse(target)
@@ -186,6 +208,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing": (0.0, 0.5),
     "r_drop": (0.0, 100.0),
     "average": (0, 1000),
+    "pretrain_rows": (0, 10_000_000),
+    "pretrain_learning_rate": (1e-9, 1.0),
+    "contrastive_rows": (0, 10_000_000),
+    "contrastive_negatives": (1, 16),
+    "contrastive_pool": (2, 100_000),
+    "contrastive_temperature": (0.01, 10.0),
+    "contrastive_learning_rate": (1e-9, 1.0),
     "epoch_rows": (1, 1_000_000_000),
     "freeze_layers": (0, 200),
     "max_grad_norm": (0.01, 1000.0),
@@ -249,8 +278,9 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     elif kind is float or kind == float | None:
         good = (isinstance(value, int | float) and not isinstance(value, bool)) or (value is None and kind is not float)
     else:
-        choices = get_args(kind)
-        good = value in choices
+        optional = kind == PretrainOn | None
+        choices = get_args(PretrainOn if optional else kind)
+        good = value in choices or (optional and value is None)
         if not good:
             raise BadInput(f"recipe: {name} is {value!r}; it must be one of {', '.join(choices)}")
     if not good:

@@ -8,6 +8,7 @@ characters that would not show are spelled out.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -19,9 +20,10 @@ import polars as pl
 from crywolf.data import BadInput, atomic_path
 
 from ..measure.evaluate import By, Comparison, Evaluation
-from ..measure.gates import GateReport
+from ..measure.gates import GateReport, GateResult, Remedy
 from ..measure.intervals import Estimate, Rate, wilson_arrays
 from ..measure.metrics import PREVALENCES
+from ..measure.slices import LENGTHS, LONGEST
 from ..measure.suites import BENIGN_TEST, MALICIOUS_HELD_OUT
 from . import plots
 from .texts import parts, plain
@@ -30,16 +32,21 @@ Cell = str | int | float | Rate | Estimate | None
 MAX_SHOWN = 4_000
 """Characters of a prompt that the page shows; the JSON beside it has all of them."""
 _MAX_LOST = 500
+_PERCENT = re.compile(r"-?[0-9.]+%")
+_HASH = re.compile(r"[0-9a-f]{40,128}")
+FEW = 10
+"""Languages of fewer rows stand in one line together: a guess from a text or two; the JSON has each."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; numbers are set right-aligned, a rate with its interval."""
+    """A table of the report; numbers are set right-aligned, a rate with its interval; `empty` stands for no rows."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    empty: str = "no rows"
 
     def __post_init__(self) -> None:
         uneven = [at for at, row in enumerate(self.rows) if len(row) != len(self.columns)]
@@ -81,7 +88,7 @@ class HardPrompt:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the page shows. Sections without content say so or are left out.
+    """Everything that the page shows. A section without content is left out, or says why where `absent` does.
 
     Attributes:
         title: of the page.
@@ -95,12 +102,22 @@ class ReportData:
         figures: by name: category, threat, scores, threshold, reliability, training.
         evaluation: tables of rates.
         regression: lost true positives and what was gained.
+        regression_text: the same in a sentence.
+        robustness: rates on texts that were changed.
+        robustness_text: what they come to.
+        scoring: what other thresholds do, beside the figures.
+        calibration: whether scores mean what they say, beside the figure.
         hardest: the worst remaining false positives.
+        remaining: what the remaining false positives have in common.
         show_prompts: show the texts of `hardest`; off, the page has ids and categories alone.
         sizes: of the model files.
         latency: of the runtime.
-        parameters: of the run.
+        reproduce: commands that make this again, one a line.
+        provenance: hashes of what went in and came out, versions.
+        configuration: the configuration of the run, as its file would say it.
+        parameters: further parameters of the run.
         notes: anything that a reader must know.
+        absent: by section, why it has no content.
     """
 
     title: str
@@ -115,12 +132,21 @@ class ReportData:
     evaluation: tuple[Table, ...] = ()
     regression: tuple[Table, ...] = ()
     regression_text: str = ""
+    robustness: tuple[Table, ...] = ()
+    robustness_text: str = ""
+    scoring: tuple[Table, ...] = ()
+    calibration: tuple[Table, ...] = ()
+    remaining: tuple[Table, ...] = ()
     hardest: tuple[HardPrompt, ...] = ()
     show_prompts: bool = False
     sizes: tuple[Table, ...] = ()
     latency: tuple[Table, ...] = ()
+    reproduce: tuple[str, ...] = ()
+    provenance: tuple[Table, ...] = ()
+    configuration: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def table_from(frame: pl.DataFrame, caption: str, note: str = "") -> Table:
@@ -155,8 +181,8 @@ def build_report(
         best_epoch: the epoch whose weights were kept.
         show_prompts: show the texts of the hardest false positives.
         hardest: how many of them to list.
-        sections: further fields of `ReportData`: composition, dedup, mining, assembly, sizes, latency, parameters,
-            notes.
+        sections: further fields of `ReportData`: composition, dedup, mining, assembly, sizes, latency, robustness,
+            remaining, reproduce, parameters, notes, absent and so on.
     """
     data = ReportData(
         title=title,
@@ -171,7 +197,26 @@ def build_report(
         show_prompts=show_prompts,
     )
     said = tuple(f"{info.name}, {info.rows:,} rows: {info.note}" for info in evaluation.suites if info.note)
-    return replace(data, **{**sections, "notes": (*said, *sections.get("notes", ()))})
+    absent = {**_absent(evaluation, comparison, history), **sections.get("absent", {})}
+    return replace(data, **{**sections, "notes": (*said, *sections.get("notes", ())), "absent": absent})
+
+
+def _absent(
+    evaluation: Evaluation, comparison: Comparison | None, history: Sequence[Mapping[str, float | None]]
+) -> dict[str, str]:
+    """Why a measured section would be empty."""
+    absent: dict[str, str] = {}
+    _, malicious = evaluation.arrays()
+    if not len(malicious):
+        absent |= dict.fromkeys(("false-positives", "scores", "calibration"), "No suite with held-out rows was scored.")
+    elif malicious.all() or not malicious.any():
+        there, lacking = ("attacks", "benign rows") if malicious.all() else ("benign rows", "attacks")
+        absent["calibration"] = f"The held-out suites hold {there} alone: calibration needs {lacking} too."
+    if comparison is None:
+        absent["regression"] = "There is no detector before that could be compared with."
+    if not history:
+        absent["training"] = "No training history was given."
+    return absent
 
 
 _MEASURES = {"fp_rate": "FP rate", "recall": "recall"}
@@ -231,7 +276,7 @@ def _figures(
         panels = {evaluation.name: ((scores, malicious), evaluation.threshold)}
         if before is not None:
             old = (before.arrays(), before.threshold)
-            panels = {f"before: {before.name}": old, f"after: {evaluation.name}": panels[evaluation.name]}
+            panels = {_when("before", before): old, _when("after", evaluation): panels[evaluation.name]}
         figures["scores"] = Figure(
             plots.score_distributions(panels), "Scores on held-out rows; the dotted line is the threshold in use."
         )
@@ -244,8 +289,8 @@ def _figures(
         tables = {evaluation.name: evaluation.reliability()}
         if before is not None:
             tables = {
-                f"before: {before.name}": before.reliability(),
-                f"after: {evaluation.name}": evaluation.reliability(),
+                _when("before", before): before.reliability(),
+                _when("after", evaluation): evaluation.reliability(),
             }
         share = 100 * float(malicious.mean())
         figures["reliability"] = Figure(
@@ -255,6 +300,11 @@ def _figures(
     if history:
         figures["training"] = Figure(plots.training_curves(history, best=best_epoch), "What training saw, by epoch.")
     return figures
+
+
+def _when(when: str, evaluation: Evaluation) -> str:
+    """What a drawing calls a detector; one that is called `before` need not be told twice."""
+    return when if evaluation.name == when else f"{when}: {evaluation.name}"
 
 
 def _rate_tables(evaluation: Evaluation, comparison: Comparison | None) -> tuple[Table, ...]:
@@ -288,11 +338,33 @@ def _rate_table(groups: pl.DataFrame, by: str, caption: str) -> Table:
     """Before and after of each group as rates."""
     endings = [ending for ending in ("_before", "_after") if f"k{ending}" in groups.columns]
     names = {"_before": "before", "_after": "after"} if len(endings) == 2 else {"_after": "rate"}
-    rows = tuple(
-        (str(row["group"]), row["n"], *(Rate(row[f"k{ending}"], row["n"]) for ending in endings))
+    counted = [
+        (str(row["group"]), row["n"], *(row[f"k{ending}"] for ending in endings))
         for row in groups.iter_rows(named=True)
-    )
+    ]
+    if by == "language":
+        counted = _few_together(counted)
+    if by == "length":
+        counted.sort(key=lambda row: _BINS.index(row[0]) if row[0] in _BINS else len(_BINS))
+    rows = tuple((name, n, *(Rate(k, n) for k in flagged)) for name, n, *flagged in counted)
     return Table(caption, (by, "n", *(names[ending] for ending in endings)), rows)
+
+
+_BINS = [*(name for _, name in LENGTHS), LONGEST]
+
+
+def _few_together(counted: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Groups of fewer than `FEW` rows in one line, at the end."""
+    few = [row for row in counted if row[1] < FEW]
+    if len(few) < 2:
+        return counted
+    sums = [sum(column) for column in list(zip(*few, strict=True))[1:]]
+    return [*(row for row in counted if row[1] >= FEW), (few_name(len(few)), *sums)]
+
+
+def few_name(groups: int) -> str:
+    """What the line of the small groups is called."""
+    return f"{groups:,} others, fewer than {FEW} rows each"
 
 
 def _precision_table(evaluation: Evaluation) -> Table:
@@ -380,10 +452,23 @@ def render_report(data: ReportData) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "numeric": _is_numeric, "visible": visible, "plain": plain}
+    environment.filters |= {
+        "cell": _cell,
+        "numeric": _is_numeric,
+        "observed": _observed,
+        "plain": plain,
+        "visible": visible,
+    }
     template = environment.from_string(_resource("report.html.j2"))
     shown = data if data.show_prompts else replace(data, hardest=tuple(replace(hard, text="") for hard in data.hardest))
-    return template.render(data=shown, drawing=_drawing, max_shown=MAX_SHOWN)
+    flags = () if data.gates is None else _flags_by_remedy(data.gates)
+    return template.render(data=shown, drawing=_drawing, flags=flags)
+
+
+def _flags_by_remedy(gates: GateReport) -> tuple[tuple[tuple[Remedy, ...], tuple[GateResult, ...]], ...]:
+    """The red flags that are up, those with the same remedies together."""
+    remedies = dict.fromkeys(row.remedies for row in gates.red_flags)
+    return tuple((found, tuple(row for row in gates.red_flags if row.remedies == found)) for found in remedies)
 
 
 def _resource(name: str) -> str:
@@ -416,11 +501,15 @@ def visible(text: str) -> Any:
 
 
 def _is_numeric(cell: Cell) -> bool:
+    if isinstance(cell, str):
+        return _PERCENT.fullmatch(cell) is not None
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
 def _cell(cell: Cell) -> Any:
     """One cell as text: counts with commas, numbers with four digits, a rate with its counts and interval beneath."""
+    from markupsafe import Markup
+
     if isinstance(cell, Rate | Estimate):
         return _interval_cell(cell.text if isinstance(cell, Rate) else cell.points)
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
@@ -429,7 +518,23 @@ def _cell(cell: Cell) -> Any:
         return "yes" if cell else "no"
     if isinstance(cell, int):
         return f"{cell:,}"
-    return f"{cell:,.4g}" if isinstance(cell, float) else plain(cell)
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
+    if _HASH.fullmatch(cell):
+        return Markup('<code class="hash">{}</code>').format(cell)
+    return plain(cell)
+
+
+def _observed(text: str) -> Any:
+    """What a gate observed: the value, then its interval, which no line break may cut, then what it rests on."""
+    from markupsafe import Markup
+
+    found = re.fullmatch(r"([^(]*) \(([^)]*)\)[;,]?(.*)", text, re.DOTALL)
+    if found is None:
+        return text
+    value, interval, rest = found.groups()
+    shown = Markup('<span class="rate">{}</span> <span class="ci">{}</span>').format(value, interval)
+    return shown + Markup('<span class="more">{}</span>').format(rest.strip()) if rest.strip() else shown
 
 
 def _interval_cell(text: str) -> Any:

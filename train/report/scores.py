@@ -6,7 +6,9 @@ Takes an `Evaluation` and thresholds by name and gives tables; the measures come
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ..learn.check import CalibrationCheck, calibration_check
@@ -14,14 +16,14 @@ from ..learn.operating import measure_points
 from ..measure.evaluate import Evaluation
 from ..measure.intervals import Rate
 from ..measure.threats import ThreatNaming, threat_naming
-from .report import Table
+from .report import FEW, Table, few_name
 
 PREVALENCE = 0.01
 """The share of attacks in the traffic for which the precision of sure alarms is stated."""
 
 
 def score_tables(evaluation: Evaluation, thresholds: Mapping[str, float]) -> tuple[Table, ...]:
-    """Tables over all held-out rows; each is left out where the rows do not carry what it needs."""
+    """Tables over all held-out rows: operating points, calibration, and the naming of threats where any was named."""
     rows = evaluation.select(by="language")
     if rows.is_empty():
         return ()
@@ -52,9 +54,25 @@ def _calibration_table(check: CalibrationCheck) -> Table:
             None if row["ece"] is None else round(row["ece"], 4),
             row["verdict"],
         )
-        for row in check.languages.iter_rows(named=True)
+        for row in _few_together(check.languages)
     )
     return Table("Calibration by language", columns, rows, check.text)
+
+
+def _few_together(languages: pl.DataFrame) -> list[dict[str, Any]]:
+    """Languages of fewer than `FEW` rows as one, at the end; its calibration is not told."""
+    few = languages.filter(pl.col("n") < FEW)
+    if few.height < 2:
+        return languages.to_dicts()
+    together = {
+        "language": few_name(few.height),
+        "n": few["n"].sum(),
+        "mean_score": float(np.average(few["mean_score"].to_numpy(), weights=few["n"].to_numpy())),
+        "attacks": few["attacks"].sum(),
+        "ece": None,
+        "verdict": "too few rows",
+    }
+    return [*languages.filter(pl.col("n") >= FEW).to_dicts(), together]
 
 
 def _threats_table(naming: ThreatNaming) -> Table:

@@ -9,7 +9,15 @@ import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crywolf.train.learn.losses import IGNORE, disagreement, focal_loss, mean_training_weight, threat_loss
+from crywolf.train.learn.losses import (
+    IGNORE,
+    disagreement,
+    focal_loss,
+    mean_training_weight,
+    ranking_loss,
+    supervised_contrastive_loss,
+    threat_loss,
+)
 
 EVEN = torch.tensor([1.0, 1.0])
 
@@ -137,3 +145,53 @@ def test_passes_that_agree_do_not_diverge_and_the_order_does_not_matter() -> Non
     assert disagreement(one, one).item() == pytest.approx(0.0, abs=1e-7)
     assert disagreement(one, other).item() == pytest.approx(disagreement(other, one).item())
     assert disagreement(one, other).item() > 0
+
+
+def _unit(n: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(n, 5))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _contrastive_by_hand(unit: np.ndarray, labels: list[int], temperature: float) -> float:
+    """Khosla et al. 2020, equation 2, read off term by term."""
+    found = []
+    for i, label in enumerate(labels):
+        others = [a for a in range(len(labels)) if a != i]
+        positives = [p for p in others if labels[p] == label]
+        whole = sum(math.exp(unit[i] @ unit[a] / temperature) for a in others)
+        if positives:
+            shares = [math.exp(unit[i] @ unit[p] / temperature) / whole for p in positives]
+            found.append(-sum(map(math.log, shares)) / len(positives))
+    return sum(found) / len(found) if found else 0.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=2, max_size=9),
+    temperature=st.floats(0.05, 2.0),
+    seed=st.integers(0, 999),
+)
+def test_the_contrastive_loss_is_the_papers(labels: list[int], temperature: float, seed: int) -> None:
+    unit = _unit(len(labels), seed)
+    longer = torch.from_numpy(unit * np.random.default_rng(seed).uniform(0.5, 9, (len(labels), 1)))
+    loss = supervised_contrastive_loss(longer, torch.tensor(labels), temperature=temperature)
+    assert loss.item() == pytest.approx(_contrastive_by_hand(unit, labels, temperature), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 1, 0], [0, 1, 2, 3], [0]])
+def test_the_contrastive_loss_has_finite_gradients_whoever_lacks_a_partner(labels: list[int]) -> None:
+    vectors = torch.from_numpy(_unit(len(labels), 1)).requires_grad_()
+    loss = supervised_contrastive_loss(vectors, torch.tensor(labels), temperature=0.1)
+    (gradient,) = torch.autograd.grad(loss, vectors)
+    assert torch.isfinite(gradient).all()
+    assert (gradient.abs().sum() > 0) == (len(set(labels)) < len(labels))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 8), temperature=st.floats(0.05, 2.0), seed=st.integers(0, 999))
+def test_the_ranking_loss_is_the_papers(n: int, temperature: float, seed: int) -> None:
+    rows, others = _unit(n, seed), _unit(n, seed + 1)
+    likeness = np.exp(rows @ others.T / temperature)
+    expected = -np.mean([math.log(likeness[i, i] / likeness[i].sum()) for i in range(n)])
+    loss = ranking_loss(torch.from_numpy(3 * rows), torch.from_numpy(others), temperature=temperature)
+    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)

@@ -71,11 +71,24 @@ def test_yaml_numbers_that_yaml_takes_for_strings_are_numbers() -> None:
         ("threshold_bound", "lower"),
         ("freeze_embeddings", 1),
         ("min_recall", 1.5),
+        ("pretrain", "all"),
+        ("pretrain", True),
+        ("pretrain_rows", -1),
+        ("contrastive_rows", 0.5),
+        ("contrastive_negatives", 0),
+        ("contrastive_temperature", 0.0),
     ],
 )
 def test_bad_values_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(BadInput, match=field):
         Recipe.from_mapping({field: value})
+
+
+def test_rows_to_pretrain_on_need_a_slice_to_come_from() -> None:
+    with pytest.raises(BadInput, match="pretrain_rows is 500, but pretrain names no slice"):
+        Recipe(pretrain_rows=500)
+    assert Recipe.from_mapping({"pretrain_rows": 500, "pretrain": "technical"}).pretrain == "technical"
+    assert Recipe.from_mapping({"pretrain": None}) == FULL
 
 
 def test_mapping_round_trip() -> None:

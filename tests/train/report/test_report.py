@@ -123,6 +123,7 @@ def data() -> ReportData:
         composition=(table_from(pl.DataFrame({"category": ["<b>"], "rows": [12_345]}), "Composition of rows"),),
         dedup=(Table("Dropped rows", ("reason", "rows"), (("duplicate_within", 3),)),),
         mining=(Table("Mined rows", ("rule", "share"), (("margin", 0.25), ("topk", None))),),
+        robustness_text="robust <or> not",
         parameters=(("seed", "<0>"),),
         notes=("a <note>",),
     )
@@ -178,6 +179,101 @@ def test_every_section_that_has_content_is_there_and_reachable(page: str) -> Non
     }
     assert "Composition of rows" in page
     assert "12,345" in page
+
+
+def test_the_verdict_comes_first_with_every_must_gate_that_does_not_pass(page: str, data: ReportData) -> None:
+    assert data.gates is not None
+    head = page.split("</header>")[0]
+    assert head.index("<h1>") < head.index('class="verdict')
+    short = [row for row in data.gates.rows if row.gate.level == "must" and row.verdict != "pass"]
+    assert short
+    shown = head.split('<ul class="short">')[1]
+    assert shown.count("<li>") == len(short)
+    for row in short:
+        assert row.gate.suite in shown
+        assert row.observed.split(" (")[0] in shown
+    order = [page.index(f'<section id="{name}"') for name in SECTIONS]
+    assert order == sorted(order)
+
+
+SECTIONS = (
+    *("gates", "headline", "false-positives", "regression", "robustness", "scores", "calibration", "hardest"),
+    *("composition", "dedup", "mining", "training", "parameters", "notes"),
+)
+
+
+def test_a_section_without_content_says_why_or_is_left_out(data: ReportData) -> None:
+    page = render_report(replace(data, mining=(), dedup=(), absent={"mining": "mining was <off>"}))
+    section = page.split('aria-labelledby="h-mining">')[1].split("</section>")[0]
+    assert "mining was &lt;off&gt;" in section
+    assert "<table" not in section
+    assert 'href="#mining"' in page
+    assert 'id="dedup"' not in page
+    assert "nothing was dropped" in render_report(
+        ReportData(title="t", dedup=(Table("d", ("a",), (), empty="nothing was dropped"),))
+    )
+
+
+def test_red_flags_with_the_same_remedies_stand_together(page: str, data: ReportData) -> None:
+    assert data.gates is not None
+    up = data.gates.red_flags
+    assert page.count('<div class="flag">') == len({row.remedies for row in up}) > 0
+    doubled = replace(data.gates, rows=(*data.gates.rows, *up))
+    assert render_report(replace(data, gates=doubled)).count('<div class="flag">') == page.count('<div class="flag">')
+
+
+def test_an_interval_of_a_gate_is_not_cut_by_a_line_break(page: str, data: ReportData) -> None:
+    assert data.gates is not None
+    table = page.split("Gates and their answers")[1].split("</table>")[0]
+    assert table.count('<span class="ci">') == sum("95% CI" in row.observed for row in data.gates.rows)
+    assert "95% CI" not in re.sub(r'<span class="ci">.*?</span>', "", table)
+
+
+def test_small_languages_stand_in_one_line_and_lengths_in_their_order() -> None:
+    texts = {
+        "en": "please tell me how the weather is going to be in the mountains tomorrow, number",
+        "de": "bitte sag mir, wie das Wetter morgen in den Bergen werden wird, Nummer",
+        "fr": "dis-moi quel temps il va faire demain dans les montagnes, s'il te plaît, numéro",
+    }
+    rows = [
+        {"text": f"{texts[of]} {i}", "label": "BENIGN"}
+        for of, n in (("en", 12), ("de", 3), ("fr", 2))
+        for i in range(n)
+    ]
+    rows += [{"text": "x" * 30, "label": "BENIGN"}, {"text": "word " * 80, "label": "BENIGN"}]
+    found = evaluate(
+        lambda given: np.array([0.9 if len(text) > 300 else 0.1 for text in given]),
+        threshold=0.5,
+        suites=(suite_of("benign_test", make_corpus(rows)),),
+    )
+    tables = {table.caption: table.rows for table in build_report(found, title="t").evaluation}
+    languages = tables["False positives by language"]
+    assert languages[0] == ("en", 12, Rate(0, 12))
+    assert str(languages[-1][0]).endswith("others, fewer than 10 rows each")
+    assert sum(row[1] for row in languages) == 19  # type: ignore[misc]  # counts
+    assert sum(row[2].k for row in languages) == 1  # type: ignore[union-attr]  # rates
+    lengths = [row[0] for row in tables["False positives by length in characters"]]
+    assert lengths == ["to 50", "51 to 200", "201 to 500"]
+
+
+def test_cells_of_numbers_shares_and_hashes() -> None:
+    cells = (("a", 1_234_567, 12_345.6, 0.0125, "45.9%", "ab" * 32),)
+    page = render_report(ReportData(title="t", sizes=(Table("s", ("n", "i", "f", "g", "p", "h"), cells),)))
+    for shown in (
+        "1,234,567",
+        "12,346",
+        "0.0125",
+        '<td class="num">45.9%</td>',
+        f'<code class="hash">{"ab" * 32}</code>',
+    ):
+        assert shown in page
+
+
+def test_how_to_reproduce_is_escaped(data: ReportData) -> None:
+    page = render_report(replace(data, reproduce=("crywolf <retrain>",), configuration="out: <script>\nseed: 1"))
+    section = page.split('aria-labelledby="h-parameters">')[1].split("</section>")[0]
+    assert "crywolf &lt;retrain&gt;" in section
+    assert "out: &lt;script&gt;\nseed: 1" in section
 
 
 def test_tables_and_drawings_are_named_for_readers_who_do_not_see_them(page: str) -> None:
@@ -244,7 +340,9 @@ def test_a_report_on_benign_rows_alone_is_drawn_without_the_measures_that_need_a
     found = evaluate(lambda texts: np.full(len(texts), 0.2), threshold=0.5, suites=suites()[:1])
     page = render_report(build_report(found, title="benign"))
     assert "No held-out benign prompt is flagged." in page
-    assert 'id="calibration"' not in page
+    section = page.split('aria-labelledby="h-calibration">')[1].split("</section>")[0]
+    assert "The held-out suites hold benign rows alone: calibration needs attacks too." in section
+    assert "<svg" not in section
 
 
 def test_writing_is_whole_or_not_at_all(data: ReportData, page: str, tmp_path: Path) -> None:
