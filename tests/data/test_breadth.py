@@ -13,8 +13,8 @@ from crywolf.data.embedded.suites import over_defense_suite
 def test_both_labels_are_there_in_number() -> None:
     frame = check_corpus(breadth())
     counts = dict(frame.group_by(pl.col("label").cast(pl.String)).len().iter_rows())
-    assert counts["BENIGN"] >= 3500
-    assert counts["MALICIOUS"] >= 2000
+    assert counts["BENIGN"] >= 9000
+    assert counts["MALICIOUS"] >= 4500
     assert frame.filter(pl.col("label").cast(pl.String) == "MALICIOUS")["threat_type"].null_count() == 0
     assert frame.filter(pl.col("label").cast(pl.String) == "BENIGN")["category"].null_count() == 0
 

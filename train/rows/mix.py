@@ -35,13 +35,13 @@ class Mix:
             source alike.
     """
 
-    original_benign: float = 0.20
-    original_malicious: float = 0.14
-    grown_benign: float = 0.25
-    grown_malicious: float = 0.11
-    hard: float = 0.05
-    embedded_benign: float = 0.15
-    embedded_malicious: float = 0.10
+    original_benign: float = 0.16
+    original_malicious: float = 0.12
+    grown_benign: float = 0.18
+    grown_malicious: float = 0.07
+    hard: float = 0.04
+    embedded_benign: float = 0.25
+    embedded_malicious: float = 0.18
     source_power: float = 0.5
 
     def __post_init__(self) -> None:
