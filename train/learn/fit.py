@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ from .model import (
     write_model,
 )
 from .operating import operating_points
-from .recipes import FULL, Recipe
+from .recipes import FULL, Recipe, without_gone
 from .target import Target
 from .timing import TimeEstimate, estimate_time
 from .tracking import Tracker, Tracking, open_tracker, tracked
@@ -264,7 +264,7 @@ def _prepare(
         "training rows": _rows_hash(train),
         "validation rows": _rows_hash(validation),
         "calibration rows": _rows_hash(rows),
-        "recipe": _text_hash(json.dumps(recipe.to_mapping(), sort_keys=True)),
+        "recipe": _recipe_hash(recipe.to_mapping()),
         "seed": str(seed),
         "encoder": encoder_hash(folder),
     }
@@ -355,7 +355,24 @@ def _changes(recorded: dict[str, Any], fingerprint: dict[str, str]) -> list[str]
     before = recorded.get("fingerprint")
     if not isinstance(before, dict):
         return list(fingerprint)
-    return [name for name, value in fingerprint.items() if before.get(name) != value]
+    return [
+        name
+        for name, value in fingerprint.items()
+        if before.get(name) != value and not (name == "recipe" and _recorded_recipe_hash(recorded) == value)
+    ]
+
+
+def _recorded_recipe_hash(recorded: dict[str, Any]) -> str | None:
+    """What an earlier version's recipe hashes to in this one; None if it uses an option that is gone."""
+    recipe = recorded.get("recipe")
+    try:
+        return _recipe_hash(without_gone(recipe)) if isinstance(recipe, dict) else None
+    except BadInput:
+        return None
+
+
+def _recipe_hash(recipe: Mapping[str, Any]) -> str:
+    return _text_hash(json.dumps(dict(recipe), sort_keys=True))
 
 
 def _is_whole(model_dir: Path) -> bool:
@@ -409,7 +426,6 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
             recipe=recipe,
             checkpoints=checkpoints,
             pad_id=_pad_id(run.out / _PARTS),
-            mask_id=_mask_id(run, tokenizer),
             seed=run.seed,
             bf16=bf16,
             progress=run.progress,
@@ -550,16 +566,6 @@ def average_weights(files: Sequence[Path], target: Path) -> None:
         for name, tensor in load_file(file).items():
             mean[name] = mean[name] + tensor
     save_file({name: tensor / len(files) for name, tensor in mean.items()}, target, metadata={"format": "pt"})
-
-
-def _mask_id(run: _Run, tokenizer: Any) -> int | None:
-    """The tokenizer's mask token, if the recipe wants one."""
-    if not run.recipe.cue_dropout:
-        return None
-    found: int | None = tokenizer.token_to_id("[MASK]") or tokenizer.token_to_id("<mask>")
-    if found is None:
-        run.note("the encoder has no mask token: cue_dropout does nothing")
-    return found
 
 
 def _in_memory(weights: Path, parts: Path, meta: dict[str, Any]) -> TrainedModel:

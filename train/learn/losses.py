@@ -55,15 +55,6 @@ def focal_loss(
     return losses.sum() / divisor.clamp_min(1e-12)
 
 
-def disagreement(logits: "Tensor", others: "Tensor") -> "Tensor":
-    """Symmetric Kullback-Leibler divergence of two passes over the same rows, (n, 2) each; mean over the rows."""
-    import torch.nn.functional as functional
-
-    one, other = functional.log_softmax(logits.float(), dim=-1), functional.log_softmax(others.float(), dim=-1)
-    there = functional.kl_div(one, other, log_target=True, reduction="batchmean")
-    return (there + functional.kl_div(other, one, log_target=True, reduction="batchmean")) / 2
-
-
 def threat_loss(logits: "Tensor", targets: "Tensor", *, row_weights: "Tensor | None" = None) -> "Tensor":
     """Cross-entropy of the threat-type head over the rows whose type is known; 0 (with a gradient) if none is.
 

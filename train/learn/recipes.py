@@ -53,11 +53,7 @@ class Recipe:
             raises false positives.
         focal_gamma: 0 is plain cross-entropy; larger values spend the loss on rows that the model still gets wrong.
         threat_weight: Share of the threat-type head's loss; 0 leaves that head untrained.
-        cue_dropout: Share of tokens hidden behind the mask token in every other training row, so that no single word
-            decides (word dropout, Iyyer et al. 2015).
         label_smoothing: Share of the target given to the other label (Szegedy et al. 2016).
-        r_drop: Weight of the divergence between two passes with different dropout (R-Drop, Liang et al. 2021); doubles
-            the cost of a step.
         average: The last epochs whose weights are averaged into the model (Izmailov et al. 2018); 0 takes the best
             epoch alone.
         pretrain: Go on training the encoder, before anything else, on the user's benign rows without their labels
@@ -103,9 +99,7 @@ class Recipe:
     malicious_weight: float = 1.0
     focal_gamma: float = 1.0
     threat_weight: float = 0.3
-    cue_dropout: float = 0.0
     label_smoothing: float = 0.0
-    r_drop: float = 0.0
     average: int = 0
     pretrain: PretrainOn | None = None
     pretrain_rows: int = 0
@@ -150,7 +144,7 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, base: "Recipe | str | None" = None) -> "Recipe":
-        """A recipe from a configuration section.
+        """A recipe from a configuration section, or from what `to_mapping` gave, by an earlier version too.
 
         Args:
             values: Fields by name. `base` or `recipe` names the recipe to start from, `class_weights` may be given as
@@ -158,9 +152,10 @@ class Recipe:
             base: The recipe to start from if `values` names none; `full` if both are missing.
 
         Raises:
-            BadInput: Unknown keys (with the nearest known one), or values of the wrong type or out of range.
+            BadInput: Unknown keys (with the nearest known one), options that are gone and were in use, or values of the
+                wrong type or out of range.
         """
-        given = dict(values)
+        given = without_gone(values)
         named = given.pop("base", None) or given.pop("recipe", None) or base or "full"
         start = named if isinstance(named, Recipe) else find_recipe(str(named))
         weights = given.pop("class_weights", None)
@@ -204,9 +199,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "malicious_weight": (0.001, 1000.0),
     "focal_gamma": (0.0, 5.0),
     "threat_weight": (0.0, 10.0),
-    "cue_dropout": (0.0, 0.9),
     "label_smoothing": (0.0, 0.5),
-    "r_drop": (0.0, 100.0),
     "average": (0, 1000),
     "pretrain_rows": (0, 10_000_000),
     "pretrain_learning_rate": (1e-9, 1.0),
@@ -221,6 +214,19 @@ _RANGES: dict[str, tuple[float, float]] = {
     "fp_target": (0.0, 0.5),
     "min_recall": (0.0, 1.0),
 }
+
+
+GONE = ("cue_dropout", "r_drop")
+"""Options that are no more: token-cue dropout and R-Drop. Folders of earlier versions name them, most of them as 0."""
+
+
+def without_gone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields by name without the options that are gone; BadInput if one of these is not 0, which was off."""
+    for name in GONE:
+        value = values.get(name, 0)
+        if isinstance(value, bool) or value != 0:
+            raise BadInput(f"recipe: {name} is {value!r}, but there is no such option any more; leave it out")
+    return {name: value for name, value in values.items() if name not in GONE}
 
 
 def find_recipe(name: str) -> Recipe:

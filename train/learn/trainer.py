@@ -26,7 +26,7 @@ from crywolf.data.types import Progress
 
 from ..measure.metrics import fp_rate_at_recall
 from .batches import Collator, LengthGroupedSampler, TokenRows
-from .losses import disagreement, focal_loss, mean_training_weight, threat_loss
+from .losses import focal_loss, mean_training_weight, threat_loss
 from .model import WEIGHTS, load_weights, margins_of, save_weights, sha256
 from .recipes import Recipe, SelectBy
 
@@ -69,10 +69,9 @@ class Losses:
 class ClassifierTrainer(Trainer):
     """Trainer for `ThreatClassifier`: two heads, grouping by length that a resumed run repeats, safe checkpoints."""
 
-    def __init__(self, *, losses: Losses, seed: int, mask_id: int | None, **kwargs: Any) -> None:
+    def __init__(self, *, losses: Losses, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.losses = losses
-        self.mask_id = mask_id
         self.order_seed = seed
 
     def compute_loss(
@@ -83,15 +82,8 @@ class ClassifierTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch, and the logits of both heads if asked for."""
-        mask = inputs["attention_mask"]
-        ids, recipe = inputs["input_ids"], self.losses.recipe
-        if model.training and recipe.cue_dropout and self.mask_id is not None:
-            ids = hide_tokens(ids, mask, self.mask_id, recipe.cue_dropout)
-        logits, threat_logits = model(input_ids=ids, attention_mask=mask)
+        logits, threat_logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         loss = self.losses(inputs, logits, threat_logits)
-        if model.training and recipe.r_drop:
-            again, threats_again = model(input_ids=ids, attention_mask=mask)
-            loss = (loss + self.losses(inputs, again, threats_again)) / 2 + recipe.r_drop * disagreement(logits, again)
         return (loss, {"logits": logits, "threat_logits": threat_logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -113,17 +105,6 @@ class ClassifierTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Strict: Trainer's own only logs missing weights.
         load_weights(model or self.model, Path(resume_from_checkpoint) / WEIGHTS)  # type: ignore[arg-type]
-
-
-def hide_tokens(ids: Tensor, mask: Tensor, mask_id: int, share: float) -> Tensor:
-    """Token ids with a share of the tokens of every other row, by chance, replaced by the mask token.
-
-    The first and the last token of a row, which mark its ends, always stay.
-    """
-    place = torch.arange(ids.shape[1], device=ids.device)
-    inner = (place > 0) & (place < mask.sum(dim=1, keepdim=True) - 1)
-    hidden = (torch.rand(ids.shape, device=ids.device) < share) & inner
-    return torch.where(hidden & (torch.rand(len(ids), 1, device=ids.device) < 0.5), mask_id, ids)
 
 
 class EpochWatch(TrainerCallback):
@@ -321,7 +302,6 @@ def make_trainer(
     recipe: Recipe,
     checkpoints: Path,
     pad_id: int,
-    mask_id: int | None,
     seed: int,
     bf16: bool,
     progress: Progress | None,
@@ -337,7 +317,6 @@ def make_trainer(
     trainer = ClassifierTrainer(
         losses=Losses.of(recipe, train),
         seed=seed,
-        mask_id=mask_id,
         model=network,
         args=training_arguments(recipe, checkpoints, steps_per_epoch=steps, seed=seed, bf16=bf16, report_to=report_to),
         data_collator=Collator(pad_id),

@@ -1,6 +1,7 @@
 """Training for real on a tiny encoder: what it writes, what it refuses, and kill -9 in the middle of it."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -25,7 +26,6 @@ from crywolf.train import FitResult, Recipe, TrainedModel, fit
 from crywolf.train.learn.batches import LengthGroupedSampler, tokenize_rows
 from crywolf.train.learn.losses import IGNORE
 from crywolf.train.learn.model import KNOWN_THREATS, load_tokenizer, sha256
-from crywolf.train.learn.trainer import hide_tokens
 from crywolf.train.rows.mix import Mix
 
 MakeRows = Callable[..., pl.DataFrame]
@@ -291,6 +291,43 @@ def test_another_run_in_the_folder_is_refused_naming_what_changed(bench: Bench, 
     assert replaced.resumed_from is None
 
 
+def _as_recorded_before(out: Path, **gone: float) -> None:
+    """Turn a run's records into those of a version that had options which are gone since."""
+    for path in (out / "run.json", out / "model" / "crywolf.json"):
+        content = json.loads(path.read_text())
+        content["recipe"] |= gone
+        text = json.dumps(content["recipe"], sort_keys=True)
+        content["fingerprint"]["recipe"] = hashlib.sha256(text.encode()).hexdigest()
+        path.write_text(json.dumps(content))
+
+
+def test_a_run_of_a_version_with_more_options_is_known_if_they_were_off(bench: Bench, tmp_path: Path) -> None:
+    out, short = tmp_path / "run", dataclasses.replace(bench.recipe, epochs=1, mix=Mix())
+    first = bench.fit(out, recipe=short)
+    _as_recorded_before(out, cue_dropout=0.0, r_drop=0.0)
+    steps: list[int] = []
+    again = bench.fit(out, recipe=short, progress=lambda done, _: steps.append(done))
+    assert steps == []
+    assert _weights(again) == _weights(first)
+    assert Recipe.from_mapping(TrainedModel.load(first.model_dir).meta["recipe"]) == short
+    with pytest.raises(BadInput, match=r"differs in: recipe\)"):
+        bench.fit(out, recipe=dataclasses.replace(short, epochs=2))
+    _as_recorded_before(out, cue_dropout=0.0, r_drop=1.0)
+    with pytest.raises(BadInput, match=r"differs in: recipe\)"):
+        bench.fit(out, recipe=short)
+
+
+def test_a_model_of_a_version_with_more_options_can_be_gone_on_from(bench: Bench, tmp_path: Path) -> None:
+    short = dataclasses.replace(bench.recipe, epochs=1)
+    first = bench.fit(tmp_path / "first", recipe=short)
+    plain = bench.fit(tmp_path / "plain", recipe=short, encoder=first.model_dir)
+    _as_recorded_before(tmp_path / "first", cue_dropout=0.0, r_drop=0.0)
+    assert _weights(bench.fit(tmp_path / "on", recipe=short, encoder=first.model_dir)) == _weights(plain)
+    steps: list[int] = []
+    bench.fit(tmp_path / "plain", recipe=short, encoder=first.model_dir, progress=lambda done, _: steps.append(done))
+    assert steps == []  # the same encoder, whatever its record says of the recipe
+
+
 def test_a_folder_with_other_files_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not touch")
     with pytest.raises(BadInput, match=r"holds other files \(thesis.txt\)"):
@@ -369,18 +406,6 @@ def test_the_last_epochs_are_averaged(bench: Bench, tmp_path: Path) -> None:
 def test_a_mix_draws_as_many_rows_as_asked_and_says_so_in_its_steps(bench: Bench, tmp_path: Path) -> None:
     recipe = dataclasses.replace(bench.recipe, mix=Mix(original_malicious=0.5), epoch_rows=40)
     assert [entry["step"] for entry in bench.fit(tmp_path / "run", recipe=recipe).history] == [5, 10, 15]
-
-
-def test_hidden_tokens_spare_the_ends_and_every_other_row() -> None:
-    torch.manual_seed(0)
-    ids, mask = torch.arange(1, 61).reshape(1, -1).repeat(400, 1), torch.ones(400, 60, dtype=torch.int64)
-    mask[:, 50:] = 0
-    hidden = hide_tokens(ids, mask, 999, 0.3) == 999
-    assert not hidden[:, 0].any()
-    assert not hidden[:, 49:].any()
-    touched = hidden.any(dim=1)
-    assert 0.35 < touched.float().mean() < 0.65
-    assert 0.25 < hidden[touched][:, 1:49].float().mean() < 0.35
 
 
 def test_length_is_capped_at_the_encoders_positions(bench: Bench, tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_mapping_round_trip() -> None:
     assert Recipe.from_mapping(QUICK.to_mapping()) == QUICK
 
 
+@pytest.mark.parametrize("off", [0, 0.0])
+def test_a_recipe_of_an_earlier_version_is_read_without_the_options_that_are_gone(off: float) -> None:
+    assert Recipe.from_mapping({**QUICK.to_mapping(), "cue_dropout": off, "r_drop": off}) == QUICK
+
+
+@pytest.mark.parametrize("name", ["cue_dropout", "r_drop"])
+@pytest.mark.parametrize("value", [0.2, 1, True, False, None, "0.2", float("nan")])
+def test_an_option_that_is_gone_is_refused_where_it_was_in_use(name: str, value: object) -> None:
+    with pytest.raises(BadInput, match=rf"recipe: {name} is {value!r}, but there is no such option any more"):
+        Recipe.from_mapping({name: value})
+
+
 def test_warmup_is_capped_and_says_so() -> None:
     assert FULL.warmup(20_000) == (1000, None)
     steps, note = FULL.warmup(500)
