@@ -6,6 +6,7 @@
 # make bench-augment  generators compared by what training on their samples does (QUICK=1: one seed, a probe)
 # make bench-dedup    deduplication beside datasketch, rensa, semhash, text-dedup
 # make bench-mining   embedding and mining beside sentence-transformers (QUICK=1: a small one)
+# make bench-fit      training beside transformers' Trainer, same rows and steps (8 minutes; QUICK=1: a smoke test)
 # make bench-full     growth, deduplication, mining and audit at 236,000 rows, each stage's time and memory
 # make bench-recipes  recipes on whole sources left out, beside a published guard (hours; resumes)
 # make handoff        the handoff to a package in one command, compared with that guard (an hour and a half)
@@ -20,7 +21,7 @@ RIVALS := .venv/.rivals
 QUICK ?=
 QUICKLY := $(if $(QUICK),--quick,)
 
-.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining bench-full bench-recipes handoff
+.PHONY: demo test check clean bench-loop bench-read bench-augment bench-dedup bench-mining bench-fit bench-full bench-recipes handoff
 
 demo: $(READY)
 	$(BIN)/crywolf demo --force -o crywolf-demo
@@ -49,6 +50,9 @@ bench-dedup: $(RIVALS)
 
 bench-mining: $(RIVALS)
 	$(BIN)/python benchmarks/mining --corpus $(CORPUS) $(QUICKLY)
+
+bench-fit: $(READY)
+	$(BIN)/python benchmarks/fit.py --corpus $(CORPUS) $(QUICKLY)
 
 bench-full: $(READY)
 	$(BIN)/python benchmarks/full_size.py --corpus $(CORPUS) --handoff $(HANDOFF)
