@@ -196,7 +196,9 @@ class Detector:
         if verdict_of(hits) == "deny":
             return Span(hits[0].start, hits[0].end, text[hits[0].start : hits[0].end], 0.0, turned=True, runs=0)
         if code is not None:
-            return Span(code.start, code.end, text[code.start : code.end], 0.0, turned=True, runs=1)
+            without = text[: code.start] + text[code.end :]
+            rest = self._judge(without)[0] if without.strip() else 0.0
+            return Span(code.start, code.end, text[code.start : code.end], 0.0, turned=rest < threshold, runs=1)
         # What lies behind the last token was not read; without this bound it would move up as words are left out.
         offsets = self.encode(text).offsets
         read = text[: max((end for _, end in offsets), default=0)]

@@ -4,11 +4,13 @@ Takes a `Retrained` and gives `ReportData`, written as one HTML file by crywolf.
 """
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import polars as pl
@@ -195,7 +197,15 @@ def _shown(place: str | Path, session: Session) -> str:
     """A path as seen from the run's folder, so that no page tells whose machine it was."""
     out = session.config.out
     path = Path(place)
-    return f"{out.name}/{path.relative_to(out)}" if path.is_relative_to(out) else str(place)
+    return f"{out.name}/{path.relative_to(out)}" if path.is_relative_to(out) else without_secrets(str(place))
+
+
+def without_secrets(place: str) -> str:
+    """A detector's address without user, password, query and fragment; other names as they are."""
+    if not re.match(r"https?://", place, re.IGNORECASE):
+        return place
+    parts = urlsplit(place)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def files_table(session: Session) -> Table:
@@ -283,6 +293,8 @@ def _versions_table() -> Table:
 def _configuration(session: Session) -> str:
     """The run's configuration as YAML; keys that are not set and `tracking`, which changes no result, are left out."""
     raw = session.config.model_dump(mode="json", exclude={"tracking"}, exclude_none=True)
+    if baseline := raw.get("evaluate", {}).get("baseline"):
+        raw["evaluate"]["baseline"] = without_secrets(str(baseline))
     return str(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)).strip()
 
 

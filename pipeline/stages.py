@@ -35,7 +35,7 @@ from crywolf.train import (
 from .inputs import HELD_OUT_SOURCES, TEST_BENIGN, Inputs, Named, Originals
 from .keys import detector_digest, digest, embedded_digest
 from .session import Session
-from .workspace import fingerprint, load_rows, save_rows
+from .workspace import load_rows, save_rows
 
 TRAINING = "training.parquet"
 GROWN_FPS = "grown_fps.parquet"
@@ -74,6 +74,10 @@ def prepare(session: Session, originals: Originals) -> Split:
     return split
 
 
+LEARNED_FROM = ("id", "label", "weight", "category", "threat_type", "source", "how", "origin_id")
+"""Columns that a training depends on; the id stands for the text."""
+
+
 def train_detector(
     session: Session,
     name: str,
@@ -106,13 +110,9 @@ def train_detector(
         recall = validation_recall(before, split)
         recipe = recipe if recall is None else replace(recipe, min_recall=max(recall - RECALL_SLACK, 0.0))
     key = {
-        "training": fingerprint({"rows": training.select("id", "label", "weight").rows()}),
-        "validation": fingerprint({"rows": split.validation.select("id", "label").rows()}),
-        **(
-            {}
-            if calibration is None or calibration.is_empty()
-            else {"calibration": fingerprint({"rows": calibration.select("id", "label").rows()})}
-        ),
+        "training": digest(training, LEARNED_FROM),
+        "validation": digest(split.validation, LEARNED_FROM),
+        **({} if calibration is None or calibration.is_empty() else {"calibration": digest(calibration, LEARNED_FROM)}),
         "recipe": recipe.to_mapping(),
         "encoder": session.config.train.encoder if start is None else file_hash(start / "model.safetensors"),
         "seed": session.config.seed,
