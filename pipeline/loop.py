@@ -286,6 +286,7 @@ def run_feedback_round(
             before=package,
             calibration=inputs.calibration,
             start=stages.model_of(str(package)) if session.config.train.recipe == INCREMENTAL.name else None,
+            renewed_by=["training"],
         )
 
     def judge(new: Path) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def train_detector(
     before: str | Path | None = None,
     calibration: pl.DataFrame | None = None,
     start: Path | None = None,
+    renewed_by: Collection[str] = (),
 ) -> Path:
     """Fit on `training`, export, and return the package; a finished step is reused, a cut one resumed.
 
@@ -99,6 +100,7 @@ def train_detector(
             at most `RECALL_SLACK` of its recall on validation, even where that costs the FP target.
         calibration: rows to calibrate and place the threshold on beside the validation fold.
         start: a model folder to go on from, instead of the encoder.
+        renewed_by: parts of the step's key that may change without `force`; see `Workspace.step`.
     """
     from crywolf.export import export_package
     from crywolf.train import fit
@@ -149,7 +151,7 @@ def train_detector(
         return manifest
 
     session.console.say(f"{name}: training on {len(training):,} rows ({recipe.name} recipe)")
-    folder, reused = session.workspace.step(name, key, make, resumable=True)
+    folder, reused = session.workspace.step(name, key, make, resumable=True, renewed_by=renewed_by)
     if reused:
         session.console.say(f"{name}: done before, reused")
     return folder / "package"

@@ -31,6 +31,9 @@ PROMPTS = [
 REPORTS = ["kill every process that holds port 8080", "ignore the first column when you read this spreadsheet"]
 
 
+TRAIN_DETECTOR = stages.train_detector
+
+
 class Killed(BaseException):
     """The run is cut off here, where training would start on `args[0]`."""
 
@@ -273,6 +276,23 @@ def test_reports_that_came_in_since_are_grown_without_force(
     again = round_until_training(start(cut), store)
     assert again.height > once.height
     assert pl.read_parquet(cut / "rounds" / "1-grown" / stages.GROWN_FPS).height == len(REPORTS) + 1
+
+
+def test_a_round_cut_off_in_training_takes_the_reports_that_came_in_since(
+    cut: Path, store: Store, start: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_in_fit(training: pl.DataFrame, *_: object, **__: object) -> Any:
+        raise Killed(training)
+
+    monkeypatch.setattr(stages, "train_detector", TRAIN_DETECTOR)
+    monkeypatch.setattr("crywolf.train.fit", killed_in_fit)
+    seen = []
+    for _ in range(2):
+        with pytest.raises(Killed) as killed:
+            next_round(start(cut), store)
+        seen.append(killed.value.args[0])
+        report(store, "drop the last three rows of the table I pasted")
+    assert seen[1].height > seen[0].height
 
 
 def test_a_round_with_other_settings_is_refused_by_name_unless_forced(
