@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from document import machine, write
 
 THRESHOLD = 0.8
 NUM_PERM = 128
@@ -653,25 +654,6 @@ def banding_line(times: list[dict[str, Any]]) -> str:
     )
 
 
-def write(document: dict[str, Any], out: Path) -> None:
-    """Write the JSON document and the page beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((out, json.dumps(document, indent=2) + "\n"), (out.with_suffix(".md"), page(document))):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-
-
-def machine() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def versions() -> dict[str, str]:
     """Return the versions of everything that is measured."""
     found = {"python": platform.python_version()}
@@ -733,12 +715,12 @@ def main() -> None:
         document["engines"] += [summary(name, size, found) for name, found in measured.items()]
         document["times_faster"] = ratios(document["engines"], chosen.sizes)
         document["banding"].append({"rows": size, **banding_times(frame, chosen.repeats)})
-        write(document, chosen.out)
+        write(document, page(document), chosen.out)
     largest = frames[max(frames)]
     sample = families(largest, chosen.sample, np.random.default_rng(chosen.seed))
     document["about"]["sample"] = sample.height
     document["pairs"] = agreement(sample["text"].to_list())
-    write(document, chosen.out)
+    write(document, page(document), chosen.out)
     print(page(document))
 
 

@@ -7,7 +7,6 @@ trains one epoch and is measured on rows held out by near-duplicate cluster. It 
 """
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from document import machine, write
 from numpy.typing import NDArray
 from scipy.special import expit
 from transformers import TrainerCallback
@@ -485,25 +485,6 @@ def changed(row: dict[str, Any], kind: str) -> str:
     return "" if found is None else str(found["text"])
 
 
-def write(document: dict[str, Any], out: Path) -> None:
-    """Write the JSON document and the page beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((out, json.dumps(document, indent=1) + "\n"), (out.with_suffix(".md"), page(document))):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-
-
-def machine() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 # ---------------------------------------------------------------------------------------------------------------- main
 
 
@@ -575,7 +556,7 @@ def main() -> None:
     document["speed"] = measure_speed(world, arms, chosen)
     document["trainings"] = measure_worth(world, [name for name in arms if ARMS[name].judged], chosen)
     document["about"]["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    write(document, chosen.out)
+    write(document, page(document), chosen.out)
     print(page(document))
 
 

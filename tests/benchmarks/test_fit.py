@@ -26,7 +26,9 @@ def loaded() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["bench_fit"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as it is for a script
+        spec.loader.exec_module(module)
     return module
 
 
