@@ -9,7 +9,7 @@ from .exporter import ExportResult, check_place, export_package
 from .package import PackageInfo
 from .parity import Parity
 from .rules import RuleSet, load_rules
-from .voting import Ensemble, load_ensemble
+from .voting import Ensemble, load_ensemble, model_hashes
 
 __all__ = [
     "Detector",
@@ -24,4 +24,5 @@ __all__ = [
     "load_detector",
     "load_ensemble",
     "load_rules",
+    "model_hashes",
 ]

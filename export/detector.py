@@ -33,7 +33,7 @@ class Detector:
         session: the onnxruntime session of the INT8 model.
         tokenizer: the fast tokenizer, truncating at `info.max_length`.
         rules: the rule layer over the model's score, None where there is none.
-        decode: judge what stands in a prompt in code as well; see `views.decoded`.
+        decode: judge what stands in a prompt in code as well, model and deny rules alike; see `views.decoded`.
     """
 
     info: PackageInfo
@@ -44,7 +44,7 @@ class Detector:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, threads: int = 1, rules: str | Path | bool | None = None, decode: bool = True
+        cls, folder: str | Path, *, threads: int = 1, rules: str | Path | bool | None = None, decode: bool | None = None
     ) -> "Detector":
         """Load a package after checking every file against its manifest.
 
@@ -53,7 +53,7 @@ class Detector:
             threads: threads inside one inference; 1 is best for short prompts and many callers.
             rules: a rule file, or "embedded" for the rules that come with crywolf; see `rules.load_rules`. None takes
                 the package's own rules.yaml if it was exported with one, else none; False takes none in any case.
-            decode: judge what stands in a prompt in code as well.
+            decode: judge what stands in a prompt in code as well; None does as the package was exported to.
 
         Raises:
             CorruptPackage: a file is missing, altered, or not what the runtime can load.
@@ -77,7 +77,7 @@ class Detector:
             raise CorruptPackage(f"{folder}: the model or its tokenizer cannot be loaded ({error})") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=info.max_length)
-        return cls(info, session, tokenizer, _rules(folder, rules), decode)
+        return cls(info, session, tokenizer, _rules(folder, rules), info.decode if decode is None else decode)
 
     @property
     def threshold(self) -> float:
@@ -92,15 +92,14 @@ class Detector:
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the calibrated probability that each text is malicious, shape (n,).
 
-        It is the highest of the text's own and of those that stand in it in code. Where the rules deny a text it is 1,
-        where they allow it 0: what is measured is what decides.
+        It is the highest of the text's own and of those that stand in it in code. Where the rules deny one of these it
+        is 1, where they allow the text itself 0: what is measured is what decides.
         """
-        return np.array([self._ruled(text, self._judge(text)[0]) for text in texts], dtype=np.float64)
+        return np.array([self._score(text) for text in texts], dtype=np.float64)
 
     def threats(self, texts: Sequence[str]) -> list[str]:
         """Return the threat type of each text, as if it were an attack; see `name_threat`."""
-        named = (self._denied(text) for text in texts)
-        return [denial or self.name_threat(self._judge(text)[1]) for text, denial in zip(texts, named, strict=True)]
+        return [self._threat(text) for text in texts]
 
     def name_threat(self, probabilities: NDArray[np.float64]) -> str:
         """Return the threat type that holds the majority of `probabilities`, or "unknown" where none does.
@@ -140,10 +139,12 @@ class Detector:
         truncated = len(text) > self.info.max_chars
         if truncated:
             notes.append(f"prompt of {len(text):,} characters cut to the first {self.info.max_chars:,}")
-        own, threat, code = self._judge(text)
+        views = self._views(text)
+        own, threat, code = self._judge(text, views)
         if code is not None:
             notes.append("the score is that of a text that stands in the prompt in code")
-        hits = self._hits(text)
+        hits = self._hits(text, views)
+        notes += [f"rule {hit.rule.id} is met by a text that stands in the prompt in code" for hit in hits if hit.coded]
         score = ruled(verdict_of(hits), own)
         flagged = score >= threshold
         span = self._span(text, hits, threshold, code) if explain and flagged else None
@@ -180,16 +181,22 @@ class Detector:
             "explanation": reason,
         }
 
-    def _hits(self, text: str) -> list[Hit]:
-        return [] if self.rules is None else self.rules.hits(text)
+    def _views(self, text: str) -> list[View]:
+        return decoded(text[: self.info.max_chars]) if self.decode else []
 
-    def _ruled(self, text: str, score: float) -> float:
-        return score if self.rules is None else self.rules.apply(text, score)
+    def _hits(self, text: str, views: Sequence[View]) -> list[Hit]:
+        return [] if self.rules is None else self.rules.hits(text, views)
 
-    def _denied(self, text: str) -> str | None:
-        """The threat type that a deny rule gives a text; None where none is met."""
-        hits = self._hits(text)
-        return hits[0].rule.threat_type if verdict_of(hits) == "deny" else None
+    def _score(self, text: str) -> float:
+        views = self._views(text)
+        return ruled(verdict_of(self._hits(text, views)), self._judge(text, views)[0])
+
+    def _threat(self, text: str) -> str:
+        """The threat type that a deny rule gives a text or, where none is met, the model."""
+        views = self._views(text)
+        hits = self._hits(text, views)
+        denied = verdict_of(hits) == "deny"
+        return hits[0].rule.threat_type if denied else self.name_threat(self._judge(text, views)[1])
 
     def _span(self, text: str, hits: Sequence[Hit], threshold: float, code: View | None) -> Span | None:
         """The words that a deny rule met or, without one, that the model's score hangs on."""
@@ -197,7 +204,7 @@ class Detector:
             return Span(hits[0].start, hits[0].end, text[hits[0].start : hits[0].end], 0.0, turned=True, runs=0)
         if code is not None:
             without = text[: code.start] + text[code.end :]
-            rest = self._judge(without)[0] if without.strip() else 0.0
+            rest = self._judge(without, self._views(without))[0] if without.strip() else 0.0
             return Span(code.start, code.end, text[code.start : code.end], 0.0, turned=rest < threshold, runs=1)
         # What lies behind the last token was not read; without this bound it would move up as words are left out.
         offsets = self.encode(text).offsets
@@ -215,11 +222,11 @@ class Detector:
         best = int(threat.argmax())
         return f"likeliest threat type: {self.info.threat_types[best]} ({threat[best]:.0%} among types)"
 
-    def _judge(self, text: str) -> tuple[float, NDArray[np.float64], View | None]:
+    def _judge(self, text: str, views: Sequence[View]) -> tuple[float, NDArray[np.float64], View | None]:
         """The text's own score and threat, or those of the text in code in it that scores higher, with that text."""
         score, threat = self._run(text)
         code = None
-        for view in decoded(text[: self.info.max_chars]) if self.decode else ():
+        for view in views:
             other, named = self._run(view.text)
             if other > score:
                 score, threat, code = other, named, view

@@ -24,6 +24,7 @@ from .voting import is_ensemble, load_ensemble
 
 DEFAULT_THRESHOLD = 0.5
 _URL_WORKERS = 4
+_DECODING = {None: "", True: ", decoding", False: ", not decoding"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class LoadedDetector:
 
 
 def load_detector(
-    spec: str, *, threshold: float | None = None, timeout: float = 30.0, at: str | None = None
+    spec: str,
+    *,
+    threshold: float | None = None,
+    timeout: float = 30.0,
+    at: str | None = None,
+    decode: bool | None = None,
 ) -> LoadedDetector:
     """Load what DETECTOR names.
 
@@ -59,11 +65,13 @@ def load_detector(
         timeout: seconds to wait for one answer of a URL, more than 0.
         at: an operating point of a package ("strict", "balanced", "lenient"), whose threshold is then its own; it is
             said in the name.
+        decode: judge what stands in a prompt in code as well; None does what the package was exported to do. For
+            packages, and for ensembles, which hand it on to theirs; said in the name.
 
     Raises:
         BadInput: `spec` names nothing that can be loaded, its module cannot be imported, `threshold` is outside [0, 1],
-            `at` is no operating point of it, or `timeout` is not a number above 0. Scoring raises it too, where an
-            answer's score is no number.
+            `at` is no operating point of it, `decode` is given for a URL or a function, or `timeout` is not a number
+            above 0. Scoring raises it too, where an answer's score is no number.
         CorruptPackage: the folder is a package that fails its checks.
     """
     if threshold is not None and not 0.0 <= threshold <= 1.0:
@@ -72,15 +80,17 @@ def load_detector(
         raise BadInput(f"timeout {timeout}: expected a number of seconds above 0")
     if at is not None and (threshold is not None or not Path(spec).is_dir()):
         raise BadInput(f"detector {spec!r}: an operating point ({at}) is for packages, and stands for a threshold")
+    if decode is not None and not (Path(spec).is_dir() or is_ensemble(spec)):
+        raise BadInput(f"detector {spec!r}: whether text in code is decoded can be said of packages and ensembles only")
     if spec.startswith(("http://", "https://")):
         return _from_url(spec, threshold, timeout)
     if Path(spec).is_dir():
-        detector = Detector.load(spec)
+        detector = Detector.load(spec, decode=decode)
         chosen = detector.info.threshold(at) if threshold is None else threshold
-        name = detector.version if at is None else f"{detector.version} at {at}"
+        name = (detector.version if at is None else f"{detector.version} at {at}") + _DECODING[decode]
         return LoadedDetector(name, "package", checked(detector.score, spec), chosen, detector.threats)
     if is_ensemble(spec):
-        return _from_ensemble(spec, threshold, timeout)
+        return _from_ensemble(spec, threshold, timeout, decode)
     if ":" in spec:
         return _from_function(spec, threshold)
     raise BadInput(
@@ -88,10 +98,11 @@ def load_detector(
     )
 
 
-def _from_ensemble(spec: str, threshold: float | None, timeout: float) -> LoadedDetector:
-    ensemble = load_ensemble(spec, partial(load_detector, timeout=timeout))
+def _from_ensemble(spec: str, threshold: float | None, timeout: float, decode: bool | None) -> LoadedDetector:
+    ensemble = load_ensemble(spec, partial(load_detector, timeout=timeout), decode=decode)
     chosen = ensemble.threshold if threshold is None else threshold
-    return LoadedDetector(ensemble.name, "ensemble", checked(ensemble.score, spec), chosen, ensemble.threats)
+    name = ensemble.name + _DECODING[decode]
+    return LoadedDetector(name, "ensemble", checked(ensemble.score, spec), chosen, ensemble.threats)
 
 
 def checked(score: Callable[[Sequence[str]], Any], name: str) -> Score:

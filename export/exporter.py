@@ -72,6 +72,7 @@ def export_package(
     version: str | None = None,
     card: dict[str, Any] | None = None,
     rules: Path | str | None = None,
+    decode: bool = True,
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -85,6 +86,7 @@ def export_package(
         card: further facts for the model card, section title -> text (blank lines part paragraphs) or table rows (a
             sequence of rows of cells, or a mapping of names to values). Both are plain: Markdown in them is escaped.
         rules: a rule file, or "embedded", that the package carries and its Detector applies; none by default.
+        decode: what the package's Detector does with text in code unless it is told otherwise: judge it too, or not.
         force: replace an existing package; a folder that holds something else is never replaced.
         progress: called with (done, total) while parity is measured.
 
@@ -99,7 +101,7 @@ def export_package(
     check_place(out, force=force)
     layer = None if rules is None else load_rules(rules)
     trained = TrainedModel.load(model_dir)
-    info = _info(model_dir, version)
+    info = replace(_info(model_dir, version), decode=decode)
     info.check(model_dir / SOURCE)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

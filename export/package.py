@@ -41,6 +41,8 @@ class PackageInfo:
         max_length: tokens that the model reads, special tokens included; the rest is cut.
         max_chars: characters that the detector accepts; longer prompts are cut with a note.
         threat_head_trained: whether the threat head has learned anything; where not, every threat type is "unknown".
+        decode: whether what stands in a prompt in code is judged too, unless who loads the package says otherwise;
+            packages of before this setting decode.
         metadata: what else is worth keeping (recipe, encoder, sizes, parity, what the operating points did to the rows
             that they were chosen on); nothing is decided by it.
     """
@@ -54,6 +56,7 @@ class PackageInfo:
     max_length: int
     max_chars: int = MAX_CHARS
     threat_head_trained: bool = True
+    decode: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -246,6 +249,7 @@ def read_settings(folder: Path) -> PackageInfo:
             max_length=int(raw["max_length"]),
             max_chars=int(raw["max_chars"]),
             threat_head_trained=_flag(raw.get("threat_head_trained", True)),
+            decode=_flag(raw.get("decode", True)),
             metadata=dict(raw.get("metadata") or {}),
         )
         _number(raw.get("temperature", 1.0))

@@ -18,6 +18,8 @@ import yaml
 
 from crywolf.data import THREAT_TYPES, BadInput
 
+from .views import View
+
 MAX_CHARS: Final = 4096
 """Characters of a text that rules look at, and of a rule file's pattern or example."""
 MAX_EFFORT: Final = 10_000
@@ -84,11 +86,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule that a text meets, and where."""
+    """A rule that a text meets, and where.
+
+    Attributes:
+        rule: Which.
+        start: Where what it met begins, in characters of the prompt.
+        end: Where that ends.
+        coded: What it met stands there in code.
+    """
 
     rule: Rule
     start: int
     end: int
+    coded: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in an answer."""
@@ -108,14 +118,25 @@ class RuleSet:
     rules: tuple[Rule, ...]
     source: str
 
-    def hits(self, text: str) -> list[Hit]:
-        """Every rule that a text meets, deny rules first."""
-        found = [Hit(rule, *span) for rule in self.rules if (span := rule.find(text)) is not None]
-        return sorted(found, key=lambda hit: hit.rule.action != "deny")
+    def hits(self, text: str, views: Sequence[View] = ()) -> list[Hit]:
+        """Every rule that a text meets, deny rules first.
 
-    def apply(self, text: str, score: float) -> float:
-        """The score after the rules: 1 where a text is denied, 0 where it is allowed, else as it was."""
-        return ruled(verdict_of(self.hits(text)), score)
+        Args:
+            text: The prompt.
+            views: What stands in it in code; see `views.decoded`. Deny rules judge it too. Allow rules do not: code in
+                a prompt is not the whole of it.
+        """
+        found = [Hit(rule, *span) for rule in self.rules if (span := rule.find(text)) is not None]
+        met = {hit.rule.id for hit in found}
+        for rule in self.rules:
+            if rule.action == "deny" and rule.id not in met:
+                coded = next((view for view in views if rule.find(view.text) is not None), None)
+                found += [] if coded is None else [Hit(rule, coded.start, coded.end, coded=True)]
+        return sorted(found, key=lambda hit: (hit.rule.action != "deny", hit.coded))
+
+    def apply(self, text: str, score: float, views: Sequence[View] = ()) -> float:
+        """The score after the rules: 1 where a text is denied, 0 where it is allowed, else as it was; see `hits`."""
+        return ruled(verdict_of(self.hits(text, views)), score)
 
 
 def verdict_of(hits: Sequence[Hit]) -> Literal["deny", "allow"] | None:

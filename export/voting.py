@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from crywolf.data import THREAT_TYPES, BadInput, Score
 
-from .rules import EMBEDDED, RuleSet, load_rules, read_yaml, verdict_of
+from .package import MODEL, is_package, read_settings, sha256
+from .rules import EMBEDDED, MAX_CHARS, Hit, RuleSet, load_rules, read_yaml, ruled, verdict_of
+from .views import decoded
 
 Mode = Literal["mean", "majority", "any", "all"]
 Threats = Callable[[Sequence[str]], list[str]]
@@ -58,6 +60,7 @@ class Ensemble:
             what every member does.
         own_threshold: For `mean`: scores at or above it are flagged; None takes the weighted mean of the members'.
         rules: Lie over the vote, None where there are none.
+        decode: Deny rules judge what stands in a prompt in code as well; each member decodes for itself, or not.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Ensemble:
     mode: Mode = "mean"
     own_threshold: float | None = None
     rules: RuleSet | None = None
+    decode: bool = True
 
     @property
     def threshold(self) -> float:
@@ -81,8 +85,8 @@ class Ensemble:
         combined = combine(scores, self.mode, self._weights, np.array([m.threshold for m in self.members]))
         if self.rules is None:
             return combined
-        ruled = [self.rules.apply(text, float(value)) for text, value in zip(texts, combined, strict=True)]
-        return np.array(ruled, dtype=np.float64)
+        verdicts = [ruled(verdict_of(self._hits(text)), score) for text, score in zip(texts, combined, strict=True)]
+        return np.array(verdicts, dtype=np.float64)
 
     def threats(self, texts: Sequence[str]) -> list[str]:
         """The threat type with the most weight behind it; `unknown` where none is named, or two are even."""
@@ -99,8 +103,13 @@ class Ensemble:
         return named if self.rules is None else [self._denied(*pair) for pair in zip(texts, named, strict=True)]
 
     def _denied(self, text: str, named: str) -> str:
-        hits = self.rules.hits(text) if self.rules else []
+        hits = self._hits(text)
         return hits[0].rule.threat_type if verdict_of(hits) == "deny" else named
+
+    def _hits(self, text: str) -> list[Hit]:
+        if self.rules is None:
+            return []
+        return self.rules.hits(text, decoded(text[:MAX_CHARS]) if self.decode else ())
 
     @property
     def _weights(self) -> NDArray[np.float64]:
@@ -144,7 +153,36 @@ def is_ensemble(spec: str) -> bool:
     return spec.endswith(SUFFIXES) and not spec.startswith(("http://", "https://"))
 
 
-def load_ensemble(path: str | Path, load: Callable[..., Any]) -> Ensemble:
+def model_hashes(spec: str | Path) -> dict[str, str]:
+    """Return the SHA-256 of every model file that a DETECTOR decides by, under the version of its package.
+
+    An ensemble's are told apart by the member's number. A URL or a function has no file to hash and is left out.
+
+    Raises:
+        BadInput: An ensemble's file cannot be read.
+        CorruptPackage: A package's settings or its model cannot be.
+    """
+    if is_package(Path(spec)):
+        return {read_settings(Path(spec)).version: sha256(Path(spec) / MODEL)}
+    return {
+        f"member {number}: {version}": hash_
+        for number, folder in member_packages(spec)
+        for version, hash_ in model_hashes(folder).items()
+    }
+
+
+def member_packages(spec: str | Path) -> list[tuple[int, Path]]:
+    """Return number (from 1) and folder of the members of an ensemble that are packages; of what is none, nothing."""
+    if not (is_ensemble(str(spec)) and Path(spec).is_file()):
+        return []
+    raw = read_yaml(Path(spec))
+    entries = raw.get("members") if isinstance(raw, dict) else None
+    named = [entry.get("detector") if isinstance(entry, dict) else entry for entry in entries or []]
+    places = [Path(_place(str(name), Path(spec))) for name in named]
+    return [(number, place) for number, place in enumerate(places, 1) if is_package(place)]
+
+
+def load_ensemble(path: str | Path, load: Callable[..., Any], *, decode: bool | None = None) -> Ensemble:
     """Load an ensemble file and every member.
 
     The file holds `members`, a list of DETECTORs or of mappings with `detector` and, if wanted, `weight`, `threshold`
@@ -153,7 +191,8 @@ def load_ensemble(path: str | Path, load: Callable[..., Any]) -> Ensemble:
 
     Args:
         path: The YAML file.
-        load: Gives a `LoadedDetector` of a DETECTOR; takes `threshold` and `at` too.
+        load: Gives a `LoadedDetector` of a DETECTOR; takes `threshold`, `at` and, for a package, `decode` too.
+        decode: Of rules and packages: judge what stands in a prompt in code as well. None leaves it to each package.
 
     Raises:
         BadInput: The file cannot be read or is not an ensemble; it names file and field. What `load` raises.
@@ -173,14 +212,21 @@ def load_ensemble(path: str | Path, load: Callable[..., Any]) -> Ensemble:
         raise BadInput(f"{file}: `members` must list 1 to {MAX_MEMBERS} detectors")
     return Ensemble(
         name=str(raw.get("name") or file.stem),
-        members=tuple(_member(entry, file, number, load) for number, entry in enumerate(entries, 1)),
+        members=tuple(_member(entry, file, number, load, decode) for number, entry in enumerate(entries, 1)),
         mode=mode,
         own_threshold=None if threshold is None else _share(threshold, f"{file}: threshold"),
         rules=None if rules is None else load_rules(rules if rules == EMBEDDED else file.parent / rules),
+        decode=decode is not False,
     )
 
 
-def _member(entry: Any, file: Path, number: int, load: Callable[..., Any]) -> Member:
+def _place(spec: str, file: Path) -> str:
+    """A member as it is loaded: a package is looked up from beside the ensemble's file."""
+    beside = file.parent / spec
+    return str(beside) if "://" not in spec and beside.is_dir() else spec
+
+
+def _member(entry: Any, file: Path, number: int, load: Callable[..., Any], decode: bool | None) -> Member:
     where = f"{file}: member {number}"
     given = {"detector": entry} if isinstance(entry, str) else entry
     _known(given, _MEMBER_KEYS, where)
@@ -192,11 +238,12 @@ def _member(entry: Any, file: Path, number: int, load: Callable[..., Any]) -> Me
     weight, threshold = given.get("weight", 1.0), given.get("threshold")
     if not _is_number(weight) or not 0 < float(weight) < math.inf:
         raise BadInput(f"{where}: weight {weight!r}; expected a number above 0")
-    beside = file.parent / spec
+    place = _place(spec, file)
     loaded = load(
-        str(beside) if "://" not in spec and beside.is_dir() else spec,
+        place,
         threshold=None if threshold is None else _share(threshold, f"{where}: threshold"),
         at=given.get("at"),
+        **({"decode": decode} if Path(place).is_dir() else {}),
     )
     return Member(loaded.name, loaded.score, loaded.threshold, loaded.threats, float(weight))
 

@@ -28,8 +28,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+GIVEN = "crywolf.given"
+"""Where a click context keeps the words of the command line."""
+
+
 class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is used."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the context as click does, and keep the words of the command line in it."""
+        words = tuple(args)  # click takes them out of the list
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[GIVEN] = words
+        return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the work."""

@@ -114,12 +114,20 @@ class TrainSection(_Section):
     pretrain: Literal["technical", "benign"] | None = None
     pretrain_rows: int | None = Field(default=None, ge=0)
     contrastive_rows: int | None = Field(default=None, ge=0)
+    teachers: Paths = ()
+    distill: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_threshold(self) -> "TrainSection":
         # The recipe would take `balanced` and say nothing of the other, which may come from the command line.
         if self.fp_target is not None and self.balanced is not None:
             raise PydanticCustomError("target", "fp_target and balanced both choose the threshold: leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_teach(self) -> "TrainSection":
+        if bool(self.teachers) != bool(self.distill):
+            raise PydanticCustomError("teachers", "teachers and distill (above 0) need each other: set both or neither")
         return self
 
 
@@ -245,7 +253,8 @@ def _anchored(config: Config, folder: Path) -> Config:
         # A DETECTOR or encoder may also be a URL, a function or a name: only a folder that is there is a path.
         return str(folder / name) if name is not None and (folder / name).is_dir() else name
 
-    train = config.train.model_copy(update={"encoder": anchor_folder(config.train.encoder)})
+    teachers = tuple(folder / path for path in config.train.teachers)
+    train = config.train.model_copy(update={"encoder": anchor_folder(config.train.encoder), "teachers": teachers})
     suites = tuple(folder / path for path in config.evaluate.suites)
     baseline = anchor_folder(config.evaluate.baseline)
     measured = config.evaluate.model_copy(

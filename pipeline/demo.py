@@ -40,6 +40,7 @@ from . import stages
 from .config import load_config
 from .console import Console
 from .loop import BASE, Retrained, Trained, next_round, run_retrain, run_train
+from .origin import Origin
 from .reporting import export_figures, latency, retrain_report
 from .session import Session
 
@@ -74,7 +75,9 @@ def run_demo(folder: Path, console: Console, *, seed: int = 0) -> Demo:
     """Run the loop in `folder` (emptied by the caller where that is wanted)."""
     start = time.perf_counter()
     parts = write_inputs(folder, seed)
-    session = Session(load_config(folder / "crywolf.yaml"), console, folder / "cache", force=True)
+    file = folder / "crywolf.yaml"
+    config = load_config(file)
+    session = Session(config, console, folder / "cache", force=True, origin=Origin(file, config))
     console.say(f"1. A detector from the seeds alone      crywolf train --config {folder}/crywolf.yaml")
     trained = run_train(session)
     console.say(

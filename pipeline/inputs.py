@@ -73,7 +73,11 @@ def read_inputs(session: Session, *, fps: pl.DataFrame | None = None, fps_may_co
 
     Raises:
         BadInput: a file cannot be used, two suites share a name, or the benign test set holds attacks.
+        CorruptPackage: a teacher's files are not those that were saved.
     """
+    from crywolf.train.learn.teachers import teacher_hashes
+
+    teacher_hashes(session.config.train.teachers)  # hours before they are needed
     evaluated = session.config.evaluate
     originals = read_originals(session)
     if fps is None:

@@ -30,12 +30,19 @@ def digest(frame: pl.DataFrame, columns: Sequence[str] | None = None) -> str:
 def detector_digest(spec: str | Path | None) -> str | None:
     """Return what a DETECTOR is known by: the hash of a package's manifest, of an ensemble's file, or its name.
 
-    A URL, a function and the members of an ensemble are not looked into; None where there is no detector.
+    An ensemble's is followed by those of the packages in it. A URL and a function are not looked into; None where there
+    is no detector.
+
+    Raises:
+        BadInput: an ensemble's file cannot be read.
     """
     from crywolf.export.package import MANIFEST
+    from crywolf.export.voting import member_packages
 
     if spec is None:
         return None
+    if members := member_packages(spec):
+        return " ".join([file_hash(spec), *(file_hash(folder / MANIFEST) for _, folder in members)])
     for path in (Path(spec) / MANIFEST, Path(spec)):
         if path.is_file():
             return file_hash(path)

@@ -37,6 +37,7 @@ from .stages import FpStock
 
 BASE = "base"
 RETRAINED = "retrained"
+EVALUATION = "evaluation.json"
 _LABEL = pl.col("label").cast(pl.String)
 
 
@@ -96,7 +97,9 @@ def run_train(session: Session) -> Trained:
     suites = stages.build_suites(split, trained_on, tested=inputs.tested, extra=inputs.suites)
     evaluation = stages.score_suites(session, package, suites, BASE)
     gates = check_gates(evaluation)
-    _save(session, BASE, "evaluation.json", {**evaluation.to_dict(), "gates": gates.to_dict()})
+    # For the report of `retrain`, which says how to make both detectors again.
+    command = None if session.origin is None else session.origin.command("train")
+    _save(session, BASE, EVALUATION, {**evaluation.to_dict(), "gates": gates.to_dict(), "command": command})
     return Trained(split, package, evaluation, gates)
 
 

@@ -32,6 +32,17 @@ def max_rejected(function: F) -> F:
     )(function)
 
 
+def decode(name: str = "decode", of: str = "") -> Callable[[F], F]:
+    """Add --decode and --no-decode, or the pair of another name; the value is None where neither is given."""
+    return click.option(
+        f"--{name}/--no-{name}",
+        name.replace("-", "_"),
+        default=None,
+        help=of
+        or "Judge text that stands in a prompt in code (Base64 and its like) too.  [default: the package's own]",
+    )
+
+
 def encoder(function: F) -> F:
     """Add --encoder."""
     return click.option(

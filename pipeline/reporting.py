@@ -4,13 +4,11 @@ Takes a `Retrained` and gives `ReportData`, written as one HTML file by crywolf.
 """
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import polars as pl
@@ -19,10 +17,12 @@ import yaml
 from crywolf.data import BadInput
 from crywolf.data.manifest import file_hash, versions
 from crywolf.export.package import MANIFEST, PackageInfo, read_settings
+from crywolf.export.voting import model_hashes
 from crywolf.train import Table, build_report, score_tables, table_from, write_report
 from crywolf.train.report.robust import robustness_tables, robustness_text
 
-from .loop import Retrained
+from .loop import BASE, EVALUATION, Retrained
+from .origin import Origin, without_secrets
 from .session import Session
 from .stages import TRAINING
 
@@ -194,18 +194,12 @@ def _subtitle(session: Session, result: Retrained, info: PackageInfo) -> str:
 
 
 def _shown(place: str | Path, session: Session) -> str:
-    """A path as seen from the run's folder, so that no page tells whose machine it was."""
+    """A path as seen from the run's folder or the configuration's, so that no page tells whose machine it was."""
     out = session.config.out
     path = Path(place)
-    return f"{out.name}/{path.relative_to(out)}" if path.is_relative_to(out) else without_secrets(str(place))
-
-
-def without_secrets(place: str) -> str:
-    """A detector's address without user, password, query and fragment; other names as they are."""
-    if not re.match(r"https?://", place, re.IGNORECASE):
-        return place
-    parts = urlsplit(place)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if path.is_relative_to(out):
+        return f"{out.name}/{path.relative_to(out)}"
+    return without_secrets(str(place)) if session.origin is None else str(session.origin.shown(str(place)))
 
 
 def files_table(session: Session) -> Table:
@@ -262,16 +256,28 @@ def _assembly_table(table: pl.DataFrame) -> Table:
 
 
 def _commands(session: Session) -> tuple[str, ...]:
-    """The commands of this run; the first makes the detector before, unless that was given."""
-    own = session.config.evaluate.baseline is None
-    first = ("crywolf train --config crywolf.yaml",) if own else ()
-    return ("# crywolf.yaml holds the configuration below", *first, "crywolf retrain --config crywolf.yaml")
+    """The commands of this run as they were given; the first makes the detector before, unless that was given."""
+    origin = session.origin or Origin(Path("crywolf.yaml"), session.config)
+    changed = origin.changed(session.config)
+    but = f"; options changed {', '.join(changed)}" if changed else ""
+    first = () if session.config.evaluate.baseline is not None else (_first_command(session, origin),)
+    return (f"# {origin.file.name} holds the configuration below{but}", *first, origin.command("retrain"))
+
+
+def _first_command(session: Session, origin: Origin) -> str:
+    """The command that trained the detector before, as `crywolf train` noted it, or the plain one."""
+    try:
+        noted = json.loads((session.config.out / BASE / EVALUATION).read_text(encoding="utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        noted = None
+    return str(noted or replace(origin, words=()).command("train"))
 
 
 def _made_table(result: Retrained) -> Table:
-    """Hashes of what came out, and of the detector before where it is a package."""
+    """Hashes of what came out, and of the detector before where it is a package or an ensemble with packages in it."""
     training = result.package.parent / TRAINING
     before = Path(result.before_package)
+    voting = model_hashes(result.before_package) if not (before / MANIFEST).is_file() else {}
     rows: list[tuple[str, int | None, str]] = [
         (what, None, file_hash(folder / MANIFEST))
         for what, folder in (
@@ -280,6 +286,7 @@ def _made_table(result: Retrained) -> Table:
         )
         if (folder / MANIFEST).is_file()
     ]
+    rows[:0] = [(f"detector before: model of {name}", None, hash_) for name, hash_ in voting.items()]
     if training.is_file():
         rows.insert(0, ("training table", len(result.assembly.frame), file_hash(training)))
     note = "A package's manifest names every file in it with its own hash."
@@ -291,11 +298,13 @@ def _versions_table() -> Table:
 
 
 def _configuration(session: Session) -> str:
-    """The run's configuration as YAML; keys that are not set and `tracking`, which changes no result, are left out."""
+    """The run's configuration as YAML, paths as seen from its file.
+
+    Keys that are not set and `tracking`, which changes no result, are left out.
+    """
     raw = session.config.model_dump(mode="json", exclude={"tracking"}, exclude_none=True)
-    if baseline := raw.get("evaluate", {}).get("baseline"):
-        raw["evaluate"]["baseline"] = without_secrets(str(baseline))
-    return str(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)).strip()
+    shown = (session.origin or Origin(Path("crywolf.yaml"), session.config)).shown(raw)
+    return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)).strip()
 
 
 def _corpus_table(result: Retrained) -> Table:

@@ -16,20 +16,24 @@ from crywolf.train import Recipe, find_recipe
 
 from .config import Config
 from .console import Console
+from .origin import Origin
 from .reading import Reader
 from .workspace import Workspace
 
-_NOT_THE_RECIPE_S = ("recipe", "encoder", "grown_weight", "hard_weight", "grown_budget", "hold_recall", "replay")
+_NOT_THE_RECIPE_S = (
+    *("recipe", "encoder", "teachers", "grown_weight", "hard_weight", "grown_budget", "hold_recall", "replay"),
+)
 
 
 @dataclass
 class Session:
-    """One run: configuration, workspace, console, and the encoder that guards and mining share."""
+    """One run: configuration and where it came from, workspace, console, the encoder that guards and mining share."""
 
     config: Config
     console: Console
     cache: Path
     force: bool = False
+    origin: Origin | None = None
 
     @property
     def workspace(self) -> Workspace:

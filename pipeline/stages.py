@@ -104,10 +104,11 @@ def train_detector(
     """
     from crywolf.export import export_package
     from crywolf.train import fit
+    from crywolf.train.learn.teachers import teacher_hashes
     from crywolf.train.learn.tracking import attach
 
     tracking = session.config.tracking.where()
-    recipe = session.recipe
+    recipe, teachers = session.recipe, session.config.train.teachers
     if before is not None and session.config.train.hold_recall and recipe.min_recall is None:
         recall = validation_recall(before, split)
         recipe = recipe if recall is None else replace(recipe, min_recall=max(recall - RECALL_SLACK, 0.0))
@@ -118,6 +119,7 @@ def train_detector(
         "recipe": recipe.to_mapping(),
         "encoder": session.config.train.encoder if start is None else file_hash(start / "model.safetensors"),
         "seed": session.config.seed,
+        **({"teachers": sorted(teacher_hashes(teachers))} if teachers else {}),
     }
 
     def make(folder: Path) -> RunManifest:
@@ -131,6 +133,7 @@ def train_detector(
                 calibration=calibration,
                 out=folder / "model",
                 encoder=start or session.config.train.encoder,
+                teachers=teachers,
                 seed=session.config.seed,
                 progress=progress,
                 log=session.console.say,

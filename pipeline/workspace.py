@@ -15,8 +15,11 @@ from typing import Any
 import polars as pl
 
 from crywolf.data import BadInput, CorruptPackage, RunManifest, atomic_path, check_corpus, file_hash, write_corpus
+from crywolf.data.manifest import manifest_path
 
 MARK = "step.json"
+_STEPS = ("split", "grow", "mine", "train")
+"""First words of the manifests that steps write."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Workspace:
 
     Attributes:
         root: where the steps' folders are.
-        force: make a step again whose settings changed, instead of refusing.
+        force: make a step again whose settings changed, or that an earlier version made, instead of refusing.
     """
 
     root: Path
@@ -53,8 +56,8 @@ class Workspace:
             The folder, and whether it was there already.
 
         Raises:
-            BadInput: the step is there, made with another key, and `force` is not set; names what changed. Or what is
-                there was not made by a step, or the folder cannot be made.
+            BadInput: the step is there, made with another key or by an earlier version, and `force` is not set; names
+                what changed. Or what is there was not made by a run, or the folder cannot be made.
         """
         folder = self.root / name
         print_ = fingerprint(key)
@@ -64,7 +67,7 @@ class Workspace:
         if found is not None and found.get("fingerprint") != print_:
             self._refuse_unless_forced(folder, found, key, renewed_by)
         if found is None:
-            _refuse_foreign(folder)
+            _refuse_foreign(folder, force=self.force)
         try:
             if folder.exists() and not (resumable and found is not None and found.get("fingerprint") == print_):
                 shutil.rmtree(folder)
@@ -105,10 +108,32 @@ class Workspace:
             target.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse to empty a folder that no step has made: it may be somebody's data."""
-    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".tmp-") for path in folder.iterdir())):
+def _refuse_foreign(folder: Path, *, force: bool) -> None:
+    """Refuse to empty a folder that no step has made: it may be somebody's data.
+
+    What runs made before growing and mining were steps has a manifest but no mark; it is emptied with `force`.
+    """
+    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".tmp-") for path in folder.iterdir())):
+        return
+    if not _of_a_run(folder):
         raise BadInput(f"{folder}: is there and was not made by a run; move it away, or choose another `out`")
+    if not force:
+        raise BadInput(
+            f"{folder}: made by an earlier version of crywolf, which kept no account of what it depends on; "
+            "choose another `out`, or give --force to make it again"
+        )
+
+
+def _of_a_run(folder: Path) -> bool:
+    """Whether a folder without a mark holds a run's manifest, with the name of the step that wrote it."""
+    if not folder.is_dir():
+        return False
+    try:
+        raw = json.loads(manifest_path(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    command = raw.get("command") if isinstance(raw, dict) else None
+    return isinstance(command, str) and command.split(" ")[0] in _STEPS and "parameters" in raw
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:

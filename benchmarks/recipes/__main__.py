@@ -1,8 +1,8 @@
 """Recipes compared on sources that they were not trained on, and the published guard beside them.
 
-`--part screen` trains every recipe of recipes.yaml on one fold of sources; `--part loso` leaves each source out once
-with the recipe `broad`; `--part tables` writes docs/bench/recipes.json and .md from what is there. Run all of it with
-`make bench-recipes`; every training resumes, and what is done is not done again.
+`--part screen` trains every recipe of recipes.yaml on each `--fold` of sources; `--part loso` leaves each source out
+once with the recipe `broad`; `--part tables` writes docs/bench/recipes.json and .md from what is there. Run all of it
+with `make bench-recipes`; every training resumes, and what is done is not done again.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from crywolf.mining import Embedder
 from crywolf.train import Recipe, TrainedModel, find_recipe, fit
 
 HERE = Path(__file__).parent
-SCREEN = "2"  # the fold that recipes are screened on: role-plays, where over-defense is worst
+SCREEN = "2"  # the fold that recipes are screened on unless told: role-plays, where over-defense is worst
+RECIPES = HERE / "recipes.yaml"
 Score = Callable[[Sequence[str]], NDArray[np.float64]]
 
 
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("work/recipes"))
     parser.add_argument("--docs", type=Path, default=Path("docs/bench"))
     parser.add_argument("--part", choices=["screen", "loso", "guard", "tables"], action="append")
-    parser.add_argument("--only", action="append", help="recipes or folds, by name")
+    parser.add_argument("--only", action="append", help="recipes or, for loso, folds, by name")
+    parser.add_argument("--fold", action="append", choices=list(world.FOLDS), help=f"to screen on ({SCREEN}); repeat")
     parser.add_argument("--rows", type=int, default=24_000, help="rows that a training sees")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -50,11 +52,17 @@ def main() -> None:
 
 
 def screen(arguments: argparse.Namespace) -> None:
-    """Train every recipe on one fold."""
-    recipes: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "recipes.yaml").read_text(encoding="utf-8"))
-    for name, values in recipes.items():
-        if not arguments.only or name in arguments.only:
-            measure(arguments, f"screen-{name}", SCREEN, values)
+    """Train every recipe on every fold asked for."""
+    recipes: dict[str, dict[str, Any]] = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    for fold_name in dict.fromkeys(arguments.fold or [SCREEN]):
+        for name, values in recipes.items():
+            if not arguments.only or name in arguments.only:
+                measure(arguments, screen_name(fold_name, name), fold_name, values)
+
+
+def screen_name(fold_name: str, recipe: str) -> str:
+    """What a recipe screened on a fold is called: its file of margins and its folder of the model."""
+    return f"screen-{fold_name}-{recipe}"
 
 
 def loso(arguments: argparse.Namespace) -> None:
@@ -65,16 +73,27 @@ def loso(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace, name: str, fold_name: str, values: dict[str, Any]) -> None:
-    """Train one recipe on one fold and keep its margins on everything held out."""
+    """Train one recipe on one fold and keep its margins on everything held out.
+
+    Args:
+        arguments: the command line.
+        name: of the file of margins and of the model's folder.
+        fold_name: one of `world.FOLDS`.
+        values: an entry of recipes.yaml: a recipe's fields, `teachers` beside them, or another `kind`.
+
+    Raises:
+        SystemExit: a teacher or a member of an ensemble was not screened on this fold.
+    """
     target = arguments.out / f"{name}.json"
     if target.is_file():
         print(f"{name}: done before")
         return
+    others = [*values.get("of", ()), *values.get("teachers", ())]
+    folders = [model_of(arguments.out, fold_name, other) for other in others]
     corpora = world.load(arguments.corpus, grown(arguments))
     fold = world.fold(corpora, world.FOLDS[fold_name], doubtful=None, seed=arguments.seed)
     start = time.perf_counter()
-    kind = values.pop("kind", "fine-tune") if "kind" in values else "fine-tune"
-    score = probe(fold) if kind == "probe" else tuned(arguments, name, fold, values)
+    score = scorer(arguments, name, fold, values, folders)
     seconds = time.perf_counter() - start
     sets = {**{f"held: {key}": rows for key, rows in fold.held.items()}, **corpora.suites}
     sets |= {
@@ -87,12 +106,41 @@ def measure(arguments: argparse.Namespace, name: str, fold_name: str, values: di
     print(f"{name}: {seconds:.0f} s")
 
 
-def tuned(arguments: argparse.Namespace, name: str, fold: world.Fold, values: dict[str, Any]) -> Score:
+def model_of(out: Path, fold_name: str, recipe: str) -> Path:
+    """The model that screening a recipe on a fold left."""
+    folder = out / "models" / screen_name(fold_name, recipe) / "model"
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: not there; screen {recipe!r} on fold {fold_name} first")
+    return folder
+
+
+def scorer(
+    arguments: argparse.Namespace, name: str, fold: world.Fold, values: dict[str, Any], folders: Sequence[Path]
+) -> Score:
+    """What an entry of recipes.yaml scores with, trained if it is to be; `folders` hold the models that it names."""
+    kind = values.get("kind", "fine-tune")
+    if kind == "probe":
+        return probe(fold)
+    if kind == "ensemble":
+        return ensemble(folders)
+    return tuned(arguments, name, fold, values, folders)
+
+
+def ensemble(folders: Sequence[Path]) -> Score:
+    """The mean of the models' margins: log odds averaged, none of them calibrated."""
+    models = [TrainedModel.load(folder) for folder in folders]
+    return lambda texts: np.asarray(np.mean([model.margins(texts) for model in models], axis=0), dtype=np.float64)
+
+
+def tuned(
+    arguments: argparse.Namespace, name: str, fold: world.Fold, values: dict[str, Any], teachers: Sequence[Path]
+) -> Score:
     """Fine-tune; the scores are margins, so that thresholds can be placed afterwards."""
-    recipe = Recipe.from_mapping(values, base=find_recipe("broad"))
+    fields = {key: value for key, value in values.items() if key != "teachers"}
+    recipe = Recipe.from_mapping(fields, base=find_recipe("broad"))
     recipe = replace(recipe, epochs=1, epoch_rows=arguments.rows, average=0, name=name)
     out = arguments.out / "models" / name
-    result = fit(fold.train, fold.validation, recipe=recipe, out=out, seed=arguments.seed, log=print)
+    result = fit(fold.train, fold.validation, recipe=recipe, out=out, seed=arguments.seed, teachers=teachers, log=print)
     return TrainedModel.load(result.model_dir).margins
 
 

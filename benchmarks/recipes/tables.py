@@ -16,6 +16,7 @@ from crywolf.train import Rate
 Scores = Mapping[str, NDArray[np.float64]]
 SUITES = ("over-defense suite", "programming suite", "edge-case suite")
 APART = "bipia"  # attacks by their place alone
+EARLIER = " (earlier data)"
 FP_AIM = 0.02
 
 
@@ -23,8 +24,8 @@ def write(folder: Path, docs: Path) -> None:
     """Write what there is."""
     runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     content: dict[str, Any] = {}
-    if screened := {name.removeprefix("screen-"): run for name, run in runs.items() if name.startswith("screen-")}:
-        content["screen"] = {name: screen_row(run) for name, run in screened.items()}
+    if screened := {name: run for name, run in runs.items() if name.startswith("screen-")}:
+        content["screen"] = screening(screened)
     if left := {name.removeprefix("loso-"): run for name, run in runs.items() if name.startswith("loso-")}:
         content["loso"] = loso(left, runs.get("guard"))
     docs.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,19 @@ def at_fp(benign: Mapping[str, NDArray[np.float64]], rate: float) -> float:
     return float(np.nextafter(candidates[low], np.inf)) if low == len(candidates) - 1 else float(candidates[low])
 
 
+def screening(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows by recipe and fold: {recipe: {fold: row}}.
+
+    A file without a fold in its name is of an earlier form of the data: it stands apart, in no mean.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        rest, fold = name.removeprefix("screen-"), run["fold"]
+        recipe = rest.removeprefix(f"{fold}-")
+        found.setdefault(recipe, {})[fold if recipe != rest else f"{fold}{EARLIER}"] = screen_row(run)
+    return found
+
+
 def screen_row(run: Mapping[str, Any]) -> dict[str, Any]:
     """What one recipe does on the fold that it was screened on, at fixed recalls."""
     scores = scores_of(run)
@@ -85,9 +99,10 @@ def screen_row(run: Mapping[str, Any]) -> dict[str, Any]:
     pooled_attacks = {"ood_dev": np.concatenate(list(ood_attacks.values()))}
     row: dict[str, Any] = {"seconds": run["seconds"], "recipe": run["recipe"], "rows": run["rows"]}
     for recall in (0.85, 0.9):
-        here, there = at_recall(held_attacks, recall), at_recall(pooled_attacks, recall)
+        there = at_recall(pooled_attacks, recall)
         row[f"at {recall:.0%}"] = {
-            "held-out sources": mean_share(held, here),
+            # A fold may have no attacks but those by place.
+            "held-out sources": mean_share(held, at_recall(held_attacks, recall)) if held_attacks else None,
             "ood_dev": mean_share(pooled, there),
             **{name: share(scores[name], there) for name in SUITES},
         }
@@ -157,17 +172,43 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def screen_lines(rows: Mapping[str, Any]) -> list[str]:
-    """The screening as Markdown."""
-    lines = ["## Screened on one fold of sources", ""]
-    lines += ["FP rates where the mean recall over the fold's attack sources, or of ood_dev, is 85%.", ""]
-    lines += ["| recipe | seconds | held-out sources, mean FP | ood_dev FP | " + " | ".join(SUITES) + " |"]
-    lines += ["|---|---:|---:|---:|" + "---:|" * len(SUITES)]
-    for name, row in sorted(rows.items(), key=lambda item: item[1]["at 85%"]["ood_dev"]):
-        values = row["at 85%"]
-        cells = [values["held-out sources"], values["ood_dev"], *(values[suite] for suite in SUITES)]
-        lines.append(f"| {name} | {row['seconds']:.0f} | " + " | ".join(f"{value:.1%}" for value in cells) + " |")
+def screen_lines(screened: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The screening as Markdown: two columns a fold, then the means over the folds, best mean on ood_dev first."""
+    folds = sorted({fold for rows in screened.values() for fold in rows})
+    counted = [fold for fold in folds if not fold.endswith(EARLIER)] or folds
+    names = ("held-out sources", "ood_dev", *SUITES)
+    table = {name: (fold_means(rows, counted, names), rows) for name, rows in screened.items()}
+    heads = [f"{head}, fold {fold}" for fold in folds for head in ("held-out sources", "ood_dev")]
+    heads += [f"mean: {name}" for name in names]
+    lines = ["## Screened on folds of sources", ""]
+    lines += ["FP rates where the mean recall over the fold's attack sources, or of ood_dev, is 85%."]
+    lines += [f"Means are of recipes that were screened on all of these folds: {', '.join(counted)}.", ""]
+    lines += ["| recipe | seconds | " + " | ".join(heads) + " |", "|---|---:|" + "---:|" * len(heads)]
+    for name, (mean, rows) in sorted(table.items(), key=lambda item: order_of(item[1][0]["ood_dev"], item[1][1])):
+        cells = [at_85(rows, fold, head) for fold in folds for head in ("held-out sources", "ood_dev")]
+        cells += [mean[head] for head in names]
+        seconds = sum(row["seconds"] for row in rows.values()) / len(rows)
+        lines.append(f"| {name} | {seconds:.0f} | " + " | ".join(percent(cell) for cell in cells) + " |")
     return [*lines, ""]
+
+
+def at_85(rows: Mapping[str, Any], fold: str, name: str) -> float | None:
+    """An FP rate at 85% recall on one fold, None where the recipe was not screened on it or it has no attacks."""
+    return rows[fold]["at 85%"][name] if fold in rows else None
+
+
+def fold_means(rows: Mapping[str, Any], folds: Sequence[str], names: Sequence[str]) -> dict[str, float | None]:
+    """Means over the folds of the FP rates at 85% recall; None unless the recipe was screened on all of them."""
+    whole = all(fold in rows for fold in folds)
+    found = {name: [rate for fold in folds if (rate := at_85(rows, fold, name)) is not None] for name in names}
+    return {name: float(np.mean(rates)) if whole and rates else None for name, rates in found.items()}
+
+
+def order_of(mean: float | None, rows: Mapping[str, Any]) -> tuple[bool, float]:
+    """By the mean on ood_dev; those without one after the others, by the folds that they have."""
+    if mean is not None:
+        return False, mean
+    return True, float(np.mean([row["at 85%"]["ood_dev"] for row in rows.values()]))
 
 
 def loso_lines(content: Mapping[str, Any]) -> list[str]:

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from crywolf.console import Console
-from crywolf.options import FILE, cache, cache_dir, common, encoder, max_rejected
+from crywolf.options import FILE, cache, cache_dir, common, decode, encoder, max_rejected
 
 POINTS = click.Choice(["strict", "balanced", "lenient"])
 
@@ -41,6 +41,8 @@ POINTS = click.Choice(["strict", "balanced", "lenient"])
     help="Operating point of a package, in the place of --threshold: strict catches most, lenient alarms least.",
 )
 @click.option("--baseline-at", type=POINTS, default=None, help="The same for --baseline.")
+@decode()
+@decode("baseline-decode", of="The same for --baseline.")
 @click.option(
     "--trained-on",
     type=FILE,
@@ -92,6 +94,8 @@ def evaluate(
     baseline_threshold: float | None,
     at: str | None,
     baseline_at: str | None,
+    decode: bool | None,
+    baseline_decode: bool | None,
     trained_on: tuple[Path, ...],
     l1_stopped: Path | None,
     fps_out: Path | None,
@@ -131,13 +135,12 @@ def evaluate(
       crywolf evaluate detector --suite benign.jsonl --suite attacks.jsonl --robustness --errors --prompts --gates none
     """
     from crywolf.data import BadInput, GateFailed
-    from crywolf.export import load_detector
+    from crywolf.export import load_detector, model_hashes
     from crywolf.reading import Reader
     from crywolf.train import BENIGN_TEST, check_gates, compare, write_harness
 
     console = Console(as_json=as_json)
-    if baseline is None and (baseline_at or baseline_threshold is not None):
-        raise BadInput("--baseline-at and --baseline-threshold are for --baseline: name a DETECTOR before")
+    _check_choices(baseline, (at, threshold), (baseline_at, baseline_threshold), baseline_decode)
     if prompts and not analyse:
         raise BadInput("--prompts shows the examples of --errors: add --errors")
     _check_outputs(fps_out, save, force)
@@ -145,10 +148,14 @@ def evaluate(
     named = _named(suites)
     if fps_out is not None:
         _check_fps_out(named)
-    loaded = load_detector(detector, threshold=threshold, timeout=timeout, at=at)
+    loaded = load_detector(detector, threshold=threshold, timeout=timeout, at=at, decode=decode)
     before = (
-        load_detector(baseline, threshold=baseline_threshold, timeout=timeout, at=baseline_at) if baseline else None
+        load_detector(baseline, threshold=baseline_threshold, timeout=timeout, at=baseline_at, decode=baseline_decode)
+        if baseline
+        else None
     )
+    named_specs = {"models": detector, "models_before": baseline}
+    models = {key: model_hashes(spec) for key, spec in named_specs.items() if spec}
     references = reader.references(trained_on)
     stopped = None if l1_stopped is None else _ids(l1_stopped)
     built = _suites(reader, named, references, standard, stopped)
@@ -172,10 +179,10 @@ def evaluate(
         write_harness(after, fps_out, force=force)
         count = after.fp_rate(BENIGN_TEST).k
         console.result("fps_out", str(fps_out), f"{fps_out}: {count:,} false positives, prompts whole")
-        _account(fps_out, named, after)
+        _account(fps_out, named, after, models)
     if save is not None:
-        _save(save, {**after.to_dict(), **found}, force)
-        _account(save, named, after)
+        _save(save, {**after.to_dict(), **models, **found}, force)
+        _account(save, named, after, models)
     console.finish()
     if gates != "none" and not report.passed:
         raise GateFailed(report.summary)
@@ -194,6 +201,22 @@ def _measured(console: Console, detector: Any, built: list[Any]) -> Any:
             progress=progress,
             name=detector.name,
         )
+
+
+_Choice: TypeAlias = "tuple[str | None, float | None]"
+
+
+def _check_choices(baseline: str | None, own: _Choice, before: _Choice, baseline_decode: bool | None) -> None:
+    """Refuse before anything is read options that stand for nothing, or for one thing twice."""
+    from crywolf.data import BadInput
+
+    if baseline is None and (*before, baseline_decode) != (None, None, None):
+        raise BadInput(
+            "--baseline-at and --baseline-threshold are for --baseline, as is --baseline-decode: name a DETECTOR before"
+        )
+    for prefix, pair in (("--", own), ("--baseline-", before)):
+        if None not in pair:
+            raise click.UsageError(f"{prefix}at and {prefix}threshold both choose the threshold: give one of them")
 
 
 def _named(specs: tuple[str, ...]) -> list[tuple[str, Path]]:
@@ -288,11 +311,11 @@ def _save(path: Path, content: dict[str, Any], force: bool) -> None:
         target.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _account(out: Path, named: list[tuple[str, Path]], measured: Any) -> None:
-    """Write the manifest of an output: the suites' files, the detector, the threshold."""
+def _account(out: Path, named: list[tuple[str, Path]], measured: Any, models: dict[str, dict[str, str]]) -> None:
+    """Write the manifest of an output: the suites' files, the detector, the threshold, hashes of the models."""
     from crywolf.data import RunManifest
 
-    manifest = RunManifest("evaluate", {"detector": measured.name, "threshold": measured.threshold})
+    manifest = RunManifest("evaluate", {"detector": measured.name, "threshold": measured.threshold, **models})
     for _, path in named:
         manifest.add_input(path)
     manifest.add_output(out)

@@ -16,6 +16,12 @@ from crywolf.options import FILE
 @click.option(
     "--rules", default=None, help="Rule file that the package carries and applies, or `embedded` for crywolf's own."
 )
+@click.option(
+    "--decode/--no-decode",
+    default=True,
+    show_default=True,
+    help="What the package does with text in code (Base64 and its like) unless it is told otherwise: judge it too.",
+)
 @click.option("--force", is_flag=True, help="Replace a package that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, no tables.")
 def export(
@@ -24,6 +30,7 @@ def export(
     parity: Path | None,
     version: str | None,
     rules: str | None,
+    decode: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -49,7 +56,9 @@ def export(
     check_place(out, force=force)
     rows = Reader(console).corpus(parity) if parity else None
     with console.progress("parity") as progress:
-        result = export_package(model, out, parity=rows, version=version, rules=rules, force=force, progress=progress)
+        result = export_package(
+            model, out, parity=rows, version=version, rules=rules, decode=decode, force=force, progress=progress
+        )
     show_export(console, result.to_dict())
     console.finish()
     if result.parity and not result.parity.passed:

@@ -9,7 +9,7 @@ import click
 
 from crywolf.console import Console
 from crywolf.data import BadInput
-from crywolf.options import FILE
+from crywolf.options import FILE, decode
 
 
 @click.command()
@@ -23,6 +23,7 @@ from crywolf.options import FILE
     help="Operating point: strict catches most, lenient alarms least.  [default: balanced]",
 )
 @click.option("--rules", "rules", default=None, help="Rule file over the model, or `embedded` for crywolf's own.")
+@decode()
 @click.option("--explain", is_flag=True, help="Show the words that carried a verdict; some twenty times slower.")
 @click.option("--l1", "l1", default=None, help="JSON of an earlier layer's results, passed through unchanged.")
 @click.option(
@@ -34,6 +35,7 @@ def predict(
     file: Path | None,
     at: str | None,
     rules: str | None,
+    decode: bool | None,
     explain: bool,
     l1: str | None,
     as_json: bool,
@@ -52,8 +54,9 @@ def predict(
     from crywolf.export import Detector
 
     passed = _l1(l1)
-    detector = Detector.load(package, rules=rules)
-    for text in _texts(prompts, file):
+    texts = _texts(prompts, file)
+    detector = Detector.load(package, rules=rules, decode=decode)
+    for text in texts:
         answer = detector.predict(text, passed, at=at, explain=explain)
         if as_json or not sys.stdout.isatty():
             click.echo(json.dumps(answer, ensure_ascii=False))
@@ -73,12 +76,32 @@ def _line(answer: dict[str, Any]) -> str:
 
 
 def _texts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
+    """The prompts to judge, read and checked before a detector is loaded."""
+    for number, text in enumerate(prompts, 1):
+        if not text.strip():
+            raise BadInput(f"prompt {number} of {len(prompts)} is empty; nothing was judged")
     if file is not None:
         from crywolf.reading import Reader
 
         # The label plays no part here; BENIGN stands in where a file has none.
         return [*prompts, *Reader(Console()).corpus(file, label="BENIGN")["text"].to_list()]
-    return list(prompts) or [sys.stdin.read().rstrip("\n")]
+    return list(prompts) or [_from_stdin()]
+
+
+def _from_stdin() -> str:
+    raw = sys.stdin.buffer.read()  # the locale may decode it in another way, or let anything pass
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"stdin: byte {error.start + 1:,} (0x{raw[error.start]:02x}, in line {line:,}) is not UTF-8; nothing was "
+            "judged (iconv -f LATIN1 -t UTF-8 turns many such texts into it)"
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    if not text.strip():
+        raise BadInput("stdin: the prompt is empty; give one there, as an argument, or with --file")
+    return text
 
 
 def _l1(raw: str | None) -> object:

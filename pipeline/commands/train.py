@@ -106,14 +106,16 @@ def train(
       crywolf init && crywolf train --config crywolf.yaml
     """
     from crywolf.loop import run_train
+    from crywolf.origin import Origin, given_words
     from crywolf.session import Session
 
     from .evaluate import show_evaluation, show_gates
 
     console = Console(as_json=as_json)
     tracking = {"uri": track, "price_per_hour": price_per_hour}
-    chosen = changed(load_config(config), out, seed, overrides, {}, tracking)
-    session = Session(chosen, console, cache_dir(cache), force)
+    file = load_config(config)
+    chosen = changed(file, out, seed, overrides, {}, tracking)
+    session = Session(chosen, console, cache_dir(cache), force, Origin(config, file, given_words()))
     result = run_train(session)
     show_evaluation(console, result.evaluation, None)
     show_gates(console, result.gates)
@@ -163,6 +165,7 @@ def retrain(
     """
     from crywolf.data import GateFailed, check_target
     from crywolf.loop import run_retrain
+    from crywolf.origin import Origin, given_words
     from crywolf.reporting import retrain_report
     from crywolf.session import Session
     from crywolf.train.learn.tracking import attach
@@ -174,8 +177,9 @@ def retrain(
         overrides["recipe"] = "incremental"
     mining = {"enabled": hard_negatives, "per_anchor": per_anchor}
     tracking = {"uri": track, "price_per_hour": price_per_hour}
-    chosen = changed(load_config(config), out, seed, overrides, mining, tracking)
-    session = Session(chosen, console, cache_dir(cache), force)
+    file = load_config(config)
+    chosen = changed(file, out, seed, overrides, mining, tracking)
+    session = Session(chosen, console, cache_dir(cache), force, Origin(config, file, given_words()))
     path = report or chosen.out / "report.html"
     # The run's own report goes with the run; another file may be anybody's.
     check_target(path, force=force or report is None)

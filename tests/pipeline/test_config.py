@@ -36,7 +36,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
         home,
         data={"fps": "fps.json", "prompts": "p.jsonl", "holdouts": ["golden.jsonl"]},
         evaluate={"benign_test": "t.jsonl", "suites": ["s.jsonl", "/abs/s.jsonl"], "baseline": "old"},
-        train={"encoder": "encoder"},
+        train={"encoder": "encoder", "teachers": ["one", "/abs/two"], "distill": 0.5},
         feedback={"store": "f.sqlite"},
     )
     monkeypatch.chdir(tmp_path)
@@ -46,6 +46,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
     assert (data.fps, data.prompts, data.holdouts) == (home / "fps.json", home / "p.jsonl", (home / "golden.jsonl",))
     assert (measured.benign_test, measured.suites) == (home / "t.jsonl", (home / "s.jsonl", Path("/abs/s.jsonl")))
     assert (measured.baseline, config.train.encoder) == (str(home / "old"), str(home / "encoder"))
+    assert config.train.teachers == (home / "one", Path("/abs/two"))
     assert config.feedback.store == home / "f.sqlite"
 
 
@@ -100,6 +101,9 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, changes: dic
         ({"train": {"lenient": "fp 100%"}}, "train.lenient"),
         ({"train": {"lenient": 0.01}}, "train.lenient"),
         ({"train": {"balanced": "fp 1%", "fp_target": 0.01}}, "train"),
+        ({"train": {"distill": 1.5, "teachers": ["t"]}}, "train.distill"),
+        ({"train": {"distill": 0.5}}, "train"),
+        ({"train": {"teachers": ["t"]}}, "train"),
         ({"evaluate": {"robustness": "perhaps"}}, "evaluate.robustness"),
         ({"evaluate": {"suites": 3}}, "evaluate.suites"),
         ({"feedback": {"per_fp": "many"}}, "feedback.per_fp"),

@@ -1,5 +1,6 @@
 """`crywolf evaluate` with detectors of three lines: what it shows, what it saves, what it keeps to itself."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -145,7 +146,12 @@ def test_at_measures_a_packages_operating_point(guards: Path, pointed: Path, cry
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--at", "strict", "--threshold", "0.5"), "an operating point (strict) is for packages"),
+        (("--at", "strict", "--threshold", "0.5"), "--at and --threshold both choose the threshold"),
+        (
+            ("--baseline", "json:dumps", "--baseline-at", "strict", "--baseline-threshold", "0"),
+            "--baseline-at and --baseline-threshold both choose the threshold",
+        ),
+        (("--no-baseline-decode",), "are for --baseline, as is --baseline-decode"),
         (("--baseline-at", "strict"), "--baseline-at and --baseline-threshold are for --baseline"),
         (("--baseline-threshold", "0.5"), "--baseline-at and --baseline-threshold are for --baseline"),
         (("--at", "loose"), "'loose' is not one of 'strict', 'balanced', 'lenient'"),
@@ -157,6 +163,24 @@ def test_an_operating_point_that_stands_for_nothing_is_refused(
     ran = crywolf("evaluate", pointed, *more)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
+
+
+def test_decoding_is_turned_off_and_said_and_models_are_named_by_their_hash(
+    guards: Path, pointed: Path, tmp_path: Path, crywolf: Callable
+) -> None:
+    saved = tmp_path / "saved.json"
+    given = ("--no-standard", "--gates", "none", "--suite", f"benign_test={guards / 'benign.jsonl'}", "--save", saved)
+    ran = crywolf("evaluate", pointed, *given, "--no-decode", "--baseline", pointed)
+    assert ran.code == 0, ran.err
+    content = json.loads(saved.read_text())
+    assert content["name"].endswith(", not decoding")
+    (hash_,) = content["models"].values()
+    assert hash_ == hashlib.sha256((pointed / "model.int8.onnx").read_bytes()).hexdigest()
+    assert content["models_before"] == content["models"]
+    manifest = json.loads((tmp_path / "saved.json.manifest.json").read_text())
+    assert manifest["parameters"]["models"] == content["models"]
+    ran = evaluate(guards, crywolf, "--no-decode")
+    assert (ran.code, "of packages and ensembles only" in ran.err) == (2, True)
 
 
 def test_an_operating_point_of_a_function_is_refused(guards: Path, crywolf: Callable) -> None:

@@ -1,5 +1,6 @@
 """What a run reads is checked before any work, and what it is measured on never loses its hard rows to training."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,33 @@ def test_a_round_whose_last_detector_is_gone_falls_back_on_no_older_one(tmp_path
     store.record_round(1, str(tmp_path / "run" / "rounds" / "1"), {}, [])
     with pytest.raises(BadInput, match="the last round's detector is gone"):
         next_round(run, store)
+
+
+def test_a_teacher_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"gone: no model folder"):
+        read_inputs(session(tmp_path, train={"teachers": tmp_path / "gone", "distill": 0.5}))
+
+
+def test_teachers_reach_the_training_and_are_a_part_of_its_key(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReachedError(Exception):
+        """The fit would start now, with these options."""
+
+    def stop(*_: object, **options: Any) -> None:
+        raise ReachedError(options)
+
+    monkeypatch.setattr("crywolf.train.fit", stop)
+    lesson = {"recipe": "broad", "distill": 0.5, "teachers": [model_dir]}
+    run = session(tmp_path, train=lesson)
+    split = prepare(run, read_inputs(run).originals)
+    with pytest.raises(ReachedError) as reached:
+        stages.train_detector(run, "base", split.train, split)
+    options = reached.value.args[0]
+    assert (options["teachers"], options["recipe"].distill) == ((model_dir,), 0.5)
+    moved = shutil.copytree(model_dir, tmp_path / "moved")
+    with pytest.raises(ReachedError):  # the same teacher elsewhere: the step goes on
+        stages.train_detector(session(tmp_path, train=lesson | {"teachers": [moved]}), "base", split.train, split)
+    twice = session(tmp_path, train=lesson | {"teachers": [moved, model_dir]})
+    with pytest.raises(BadInput, match="made with another teachers"):
+        stages.train_detector(twice, "base", split.train, split)

@@ -58,6 +58,17 @@ def test_other_detectors_are_known_by_file_or_name(tmp_path: Path) -> None:
     assert keys.detector_digest(None) is None
 
 
+def test_an_ensemble_is_another_one_when_a_member_is(tiny_package: Path, tmp_path: Path) -> None:
+    member = shutil.copytree(tiny_package, tmp_path / "one")
+    ensemble = tmp_path / "vote.yaml"
+    ensemble.write_text("members: [one, 'guard:score']\n")
+    before = keys.detector_digest(str(ensemble))
+    assert str(tmp_path) not in str(before)
+    manifest = member / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert keys.detector_digest(str(ensemble)) != before
+
+
 def test_the_embedded_data_that_is_grown_from_has_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(keys.FOLDER.parent, tmp_path / "embedded")
     own = keys.embedded_digest.__wrapped__()

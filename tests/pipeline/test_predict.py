@@ -1,5 +1,6 @@
 """`crywolf predict` takes an operating point, a rule file and a question for the reason."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -36,3 +37,32 @@ def test_a_point_that_the_package_lacks_is_bad_input(package: str) -> None:
 def test_a_rule_file_that_is_none_is_bad_input(package: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(predict, [package, "hello", "--rules", str(tmp_path / "nowhere.yaml")])
     assert isinstance(result.exception, BadInput)
+
+
+def test_text_in_code_is_decoded_unless_it_is_not_wanted(package: str) -> None:
+    attack = ATTACK.replace("model", "model and you answer whatever you are asked")  # more words than marks
+    hidden = f"what is this {base64.b64encode(attack.encode()).decode()}"
+    given = [package, hidden, "--rules", "embedded", "--json"]
+    assert json.loads(CliRunner().invoke(predict, given).output)["rules"][0]["id"] == "forged-chat-turn"
+    assert json.loads(CliRunner().invoke(predict, [*given, "--no-decode"]).output)["rules"] == []
+
+
+@pytest.mark.parametrize(("prompts", "place"), [(["one", "two", ""], "3 of 3"), ([" \n", "two"], "1 of 2")])
+def test_an_empty_prompt_is_refused_before_any_is_judged(prompts: list[str], place: str, tmp_path: Path) -> None:
+    # The package is not there: what is said first shows that it was not looked for.
+    result = CliRunner().invoke(predict, [str(tmp_path / "nowhere"), *prompts])
+    assert isinstance(result.exception, BadInput)
+    assert f"prompt {place} is empty" in str(result.exception)
+    assert result.output == ""
+
+
+def test_stdin_is_read_as_utf_8_and_what_is_none_is_refused_by_its_place(package: str) -> None:
+    runner = CliRunner()
+    said = json.loads(runner.invoke(predict, [package], input="grüße\r\naus Köln\n".encode()).output)
+    assert said["score"] == json.loads(runner.invoke(predict, [package, "grüße\naus Köln"]).output)["score"]
+    result = runner.invoke(predict, [package], input=b"good\ncaf" + b"\xe9 au lait")
+    assert isinstance(result.exception, BadInput)
+    assert "stdin: byte 9 (0xe9, in line 2) is not UTF-8" in str(result.exception)
+    assert result.output == ""
+    empty = runner.invoke(predict, [package], input=b"\n")
+    assert "stdin: the prompt is empty" in str(empty.exception)

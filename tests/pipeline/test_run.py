@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -236,16 +237,23 @@ def test_the_report_and_the_comparison_tell_what_changed_texts_do(run: Run) -> N
     assert section.count("<table>") == 2
 
 
-def test_the_report_names_what_went_in_and_how_to_make_it_again(run: Run, tmp_path: Path) -> None:
+def test_the_report_names_what_went_in_and_how_to_make_it_again(run: Run, cache: Path) -> None:
     page = (run.out / "report.html").read_text(encoding="utf-8")
     for name in ("benign.jsonl.gz", "malicious.csv", "benign_test_results.json", "benign_test.parquet"):
         assert hashlib.sha256((run.inputs / name).read_bytes()).hexdigest() in page
     for name in ("base", "retrained"):
         assert hashlib.sha256((run.out / name / "package" / "manifest.json").read_bytes()).hexdigest() in page
     shown = html.unescape(page.split('<pre class="prompt mono whole">')[1].split("</pre>")[0])
-    again = tmp_path / "crywolf.yaml"
+    again = run.inputs / "again.yaml"  # its paths are as seen from the configuration's folder
     again.write_text(shown)
     assert load_config(again) == load_config(run.inputs.config)
+    commands = html.unescape(page.split('aria-labelledby="h-parameters">')[1].split("<pre")[1].split("</pre>")[0])
+    given = ["--config", str(run.inputs.config), "--cache", str(cache)]
+    assert shlex.join(["crywolf", "train", *given]) in commands.splitlines()
+    assert shlex.join(["crywolf", "retrain", *given, "--show-prompts", "--json"]) in commands.splitlines()
+    for line in commands.splitlines():
+        page = page.replace(html.escape(line), "")
+    assert str(run.inputs.folder) not in page
 
 
 def test_the_new_detector_loads_and_is_another_one(run: Run) -> None:

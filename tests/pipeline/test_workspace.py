@@ -120,6 +120,35 @@ def test_a_folder_that_no_step_made_is_never_emptied(workspace: Workspace, force
     assert theirs.read_text() == "years of work"
 
 
+def made_before_steps(folder: Path) -> None:
+    """As runs left their growth before it was a step: results and a manifest, no mark."""
+    folder.mkdir(parents=True)
+    (folder / "grown.jsonl.gz").write_text("rows")
+    RunManifest("grow retrained-grown", {"per_fp": 15}).write(folder)
+
+
+def test_what_an_earlier_version_made_is_refused_as_that_and_replaced_with_force(workspace: Workspace) -> None:
+    folder = workspace.root / "retrained-grown"
+    made_before_steps(folder)
+    with pytest.raises(BadInput, match=r"retrained-grown: made by an earlier version .*--force") as caught:
+        workspace.step("retrained-grown", KEY, Maker())
+    assert "not made by a run" not in str(caught.value)
+    make = Maker("new")
+    assert Workspace(workspace.root, force=True).step("retrained-grown", KEY, make) == (folder, False)
+    assert make.found == [[]]
+    assert (folder / "result.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("manifest", ["half", "[]", '{"command": 3}', '{"command": "webpack", "parameters": {}}'])
+def test_a_manifest_of_another_program_gives_no_leave_to_empty_a_folder(workspace: Workspace, manifest: str) -> None:
+    theirs = workspace.root / "base"
+    theirs.mkdir(parents=True)
+    (theirs / "run.manifest.json").write_text(manifest)
+    with pytest.raises(BadInput, match="was not made by a run"):
+        Workspace(workspace.root, force=True).step("base", KEY, Maker())
+    assert (theirs / "run.manifest.json").read_text() == manifest
+
+
 def test_an_empty_folder_may_be_filled(workspace: Workspace) -> None:
     (workspace.root / "base").mkdir(parents=True)
     assert workspace.step("base", KEY, Maker())[1] is False

@@ -40,8 +40,9 @@ from .model import (
     write_model,
 )
 from .operating import operating_points
-from .recipes import FULL, Recipe, without_gone
+from .recipes import FULL, Recipe
 from .target import Target
+from .teachers import TEACHERS, check_teachers, drawn_rows, taught, teacher_hashes
 from .timing import TimeEstimate, estimate_time
 from .tracking import Tracker, Tracking, open_tracker, tracked
 
@@ -117,6 +118,7 @@ class _Run:
     fingerprint: dict[str, str]
     progress: Progress | None
     log: Callable[[str], None]
+    teachers: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -135,6 +137,7 @@ def fit(
     encoder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     calibration: pl.DataFrame | None = None,
+    teachers: Sequence[str | os.PathLike[str]] = (),
     resume: bool = True,
     force: bool = False,
     keep_checkpoints: bool = False,
@@ -158,6 +161,9 @@ def fit(
         seed: Of the new heads, dropout and the order of rows.
         calibration: More rows, best of sources that are not trained on; added to validation for calibration. Where
             they hold both labels, thresholds are placed on them alone: validation resembles training, traffic may not.
+        teachers: Model folders of this package that the recipe's `distill` learns from; they score the rows that will
+            be drawn. One that was trained elsewhere may have seen this training's evaluation rows, and hands on what it
+            learned of them: nothing here can tell.
         resume: Go on from the checkpoints in `out`, if they are of this very run.
         force: Replace another run in `out` instead of refusing; with `resume=False` also this one.
         keep_checkpoints: Do not remove them at the end.
@@ -171,14 +177,16 @@ def fit(
     Raises:
         MissingExtra: What `tracking` needs is not installed.
         BadInput: Rows or options that cannot be trained on; validation rows that are grown or also in training; an
-            `out` that holds something else.
+            `out` that holds something else; teachers without `distill` in the recipe, or the other way round.
+        CorruptPackage: A teacher's files are not those that were saved.
     """
     began = time.perf_counter()
     if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
         raise BadInput(f"fit: a price of {price_per_hour} an hour; give a number from 0")
     if tracking is not None:
         tracking.check()
-    run = _prepare(train, validation, calibration, recipe, encoder, seed, Path(out).resolve(), progress, log)
+    folders = tuple(Path(folder).resolve() for folder in teachers)
+    run = _prepare(train, validation, calibration, recipe, encoder, seed, Path(out).resolve(), folders, progress, log)
     run.out.mkdir(parents=True, exist_ok=True)
     with _locked(run.out):
         if _claim(run, resume=resume, force=force):
@@ -246,11 +254,13 @@ def _prepare(
     encoder: str | os.PathLike[str] | None,
     seed: int,
     out: Path,
+    teachers: tuple[Path, ...],
     progress: Progress | None,
     log: Callable[[str], None] | None,
 ) -> _Run:
     from crywolf.mining.encoder import DEFAULT_NAME, encoder_hash, fetch_encoder
 
+    check_teachers(teachers, recipe.distill)
     # One order for every order that rows may come in, so that the result depends on the rows alone.
     order = ("id", "label", "threat_type", "weight")
     train = check_corpus(train).sort(order, maintain_order=True)
@@ -267,6 +277,8 @@ def _prepare(
         "recipe": _recipe_hash(recipe.to_mapping()),
         "seed": str(seed),
         "encoder": encoder_hash(folder),
+        # None, none: a run of an earlier version has no such entry.
+        **({"teachers": " ".join(sorted(teacher_hashes(teachers)))} if teachers else {}),
     }
     # A path says something about a machine and nothing about the encoder: its last part will do.
     shown = Path(name).name if Path(name).is_dir() else name
@@ -283,6 +295,7 @@ def _prepare(
         fingerprint=fingerprint,
         progress=progress,
         log=log or _silent,
+        teachers=teachers,
     )
 
 
@@ -363,10 +376,13 @@ def _changes(recorded: dict[str, Any], fingerprint: dict[str, str]) -> list[str]
 
 
 def _recorded_recipe_hash(recorded: dict[str, Any]) -> str | None:
-    """What an earlier version's recipe hashes to in this one; None if it uses an option that is gone."""
+    """What an earlier version's recipe hashes to in this one, in which options that it lacks are off.
+
+    None if it cannot be read: it uses an option that is gone, or is a later version's.
+    """
     recipe = recorded.get("recipe")
     try:
-        return _recipe_hash(without_gone(recipe)) if isinstance(recipe, dict) else None
+        return _recipe_hash(Recipe.from_mapping(recipe).to_mapping()) if isinstance(recipe, dict) else None
     except BadInput:
         return None
 
@@ -416,11 +432,9 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
         if len(history) >= recipe.epochs or out_of_patience(history, recipe):
             return history, resumed_from, None
         bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16())
-        if not done:  # else the checkpoint holds what came of it
-            _warm_up(run, network, rows, bf16=bf16)
         trainer = make_trainer(
             network,
-            rows,
+            _taught(run, rows),
             # Of like length in a batch, or every batch would be as wide as the longest prompt.
             tokenize_rows(run.validation.sort(pl.col("text").str.len_bytes()), tokenizer, KNOWN_THREATS),
             recipe=recipe,
@@ -433,10 +447,13 @@ def _train(run: _Run, watched: _Watched) -> tuple[list[dict[str, Any]], int | No
             on_epoch=watched.epoch,
             report_to=watched.report_to,
         )
-        estimate = estimate_time(trainer, epochs_done=len(history))
+        warmed = bool(done) or (checkpoints / WARMED).is_file()
+        estimate = estimate_time(trainer, epochs_done=len(history), warm_up=None if warmed else rows)
         if estimate is not None:
             run.log(estimate.text(datetime.now(), watched.price_per_hour))
         began = time.perf_counter()
+        if not done:  # else the checkpoint holds what came of it
+            _warm_up(run, network, rows, bf16=bf16)
         trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
         seconds = time.perf_counter() - began
     trained = checkpoint_history(sound_checkpoints(checkpoints)[-1])
@@ -461,6 +478,15 @@ def _warm_up(run: _Run, network: "ThreatClassifier", rows: TokenRows, *, bf16: b
     warm_up(network, run.train, rows, recipe=recipe, pad_id=pad_id, seed=run.seed, bf16=bf16, log=run.log)
     with atomic_path(kept) as temporary:
         save_weights(network, Path(temporary))
+
+
+def _taught(run: _Run, rows: TokenRows) -> TokenRows:
+    """The rows with what the run's teachers say of those that it will draw."""
+    if not run.teachers:
+        return rows
+    recipe = run.recipe
+    at = drawn_rows(rows, epochs=recipe.epochs, batch_size=recipe.batch_size, seed=run.seed)
+    return taught(rows, run.train, run.teachers, at=at, kept=run.out / CHECKPOINTS / TEACHERS, log=run.log)
 
 
 def _tokens(run: _Run, frame: pl.DataFrame, tokenizer: Any, what: str) -> TokenRows:

@@ -1,4 +1,4 @@
-"""The training loss: focal cross-entropy with class and row weights, the threat-type term, and a warm-up's two losses.
+"""The training loss: focal cross-entropy with weights, distillation, the threat-type term, and a warm-up's two losses.
 
 Takes logits or vectors and targets as torch tensors and gives one scalar. A weight of w on a row does exactly what w
 copies of that row would do; this is what a person means who writes `BENIGN: 1.5`.
@@ -22,6 +22,9 @@ def focal_loss(
     gamma: float = 0.0,
     smoothing: float = 0.0,
     mean_weight: float | None = None,
+    teacher_margins: "Tensor | None" = None,
+    distill: float = 0.0,
+    temperature: float = 1.0,
 ) -> "Tensor":
     """Weighted focal loss of a batch: sum of w * (1 - p)^gamma * -log p over the rows, divided by the weights.
 
@@ -35,6 +38,10 @@ def focal_loss(
         mean_weight: The mean row weight over the whole training set. The divisor is then n * mean_weight, the same for
             every batch. If None, the divisor is the batch's own sum of weights; in a batch of one class that cancels
             the class weight, and batches grouped by length are often nearly that, so training passes the mean.
+        teacher_margins: (n,) log odds that teachers give each row; NaN leaves a row to its label.
+        distill: Share of a row's loss that is `distillation_losses`, with the row's weights and without gamma and
+            smoothing: the teachers say themselves how sure a row is.
+        temperature: Of that share.
     """
     import torch
     import torch.nn.functional as functional
@@ -51,8 +58,31 @@ def focal_loss(
     if gamma:
         # Clamped: at p = 1 the derivative of (1 - p)^gamma is infinite for gamma < 1.
         losses = losses * (1 - log_p.exp()).clamp_min(1e-7) ** gamma
+    if teacher_margins is not None:
+        share = distill * (~teacher_margins.isnan()).to(losses)
+        soft = distillation_losses(logits, teacher_margins.nan_to_num(), temperature=temperature)
+        losses = (1 - share) * losses + share * weights * soft
     divisor = weights.sum() if mean_weight is None else torch.full_like(log_p, mean_weight).sum()
     return losses.sum() / divisor.clamp_min(1e-12)
+
+
+def distillation_losses(logits: "Tensor", teacher_margins: "Tensor", *, temperature: float) -> "Tensor":
+    """Cross-entropy of each row against the teachers' P(MALICIOUS) at a temperature, times its square: (n,).
+
+    The gradient of the bare cross-entropy falls with the square of the temperature; the factor keeps the shares of the
+    two losses as they are whatever it is (Hinton et al. 2015, section 2).
+
+    Args:
+        logits: (n, 2).
+        teacher_margins: (n,) log odds of MALICIOUS, finite.
+        temperature: Above 0; the higher, the more the teachers' doubts count beside their verdicts.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    both = functional.log_softmax(logits.float() / temperature, dim=-1)
+    malicious = torch.sigmoid(teacher_margins.to(both) / temperature)
+    return -(temperature**2) * (malicious * both[:, 1] + (1 - malicious) * both[:, 0])
 
 
 def threat_loss(logits: "Tensor", targets: "Tensor", *, row_weights: "Tensor | None" = None) -> "Tensor":

@@ -48,12 +48,19 @@ class Recipe:
         dropout: On the pooled vector and in the encoder's hidden layers; the attention's own is left as it is, but
             for 0, which turns it off too.
         max_length: Tokens a prompt is cut to.
+        crop: Share of an epoch's BENIGN rows, hard negatives apart, that are cut to a random window of their tokens, so
+            that no label is marked by its length; see `pieces`.
+        pack: Share of an epoch's rows, of both labels, that are joined with a window of a BENIGN row; see `pieces`.
         benign_weight: Weight of a BENIGN row in the loss. Above 1 it makes a false positive dearer.
         malicious_weight: Weight of a MALICIOUS row in the loss. Above 1 it makes a missed attack dearer, and with it
             raises false positives.
         focal_gamma: 0 is plain cross-entropy; larger values spend the loss on rows that the model still gets wrong.
         threat_weight: Share of the threat-type head's loss; 0 leaves that head untrained.
         label_smoothing: Share of the target given to the other label (Szegedy et al. 2016).
+        distill: Share of the classification loss whose target is not the label but the mean of teachers' P(MALICIOUS)
+            (Hinton et al. 2015); above 0 it needs `fit(..., teachers=...)`.
+        distill_temperature: What both sides' log odds are divided by in that share; the higher, the more the teachers'
+            doubts count beside their verdicts.
         average: The last epochs whose weights are averaged into the model (Izmailov et al. 2018); 0 takes the best
             epoch alone.
         pretrain: Go on training the encoder, before anything else, on the user's benign rows without their labels
@@ -95,11 +102,15 @@ class Recipe:
     select_recall: float = 0.95
     dropout: float = 0.1
     max_length: int = 256
+    crop: float = 0.0
+    pack: float = 0.0
     benign_weight: float = 1.5
     malicious_weight: float = 1.0
     focal_gamma: float = 1.0
     threat_weight: float = 0.3
     label_smoothing: float = 0.0
+    distill: float = 0.0
+    distill_temperature: float = 2.0
     average: int = 0
     pretrain: PretrainOn | None = None
     pretrain_rows: int = 0
@@ -195,11 +206,15 @@ _RANGES: dict[str, tuple[float, float]] = {
     "select_recall": (0.5, 1.0),
     "dropout": (0.0, 0.5),
     "max_length": (8, 8192),
+    "crop": (0.0, 1.0),
+    "pack": (0.0, 1.0),
     "benign_weight": (0.001, 1000.0),
     "malicious_weight": (0.001, 1000.0),
     "focal_gamma": (0.0, 5.0),
     "threat_weight": (0.0, 10.0),
     "label_smoothing": (0.0, 0.5),
+    "distill": (0.0, 1.0),
+    "distill_temperature": (0.1, 100.0),
     "average": (0, 1000),
     "pretrain_rows": (0, 10_000_000),
     "pretrain_learning_rate": (1e-9, 1.0),
@@ -313,7 +328,7 @@ BROAD = Recipe(
     name="broad",
     mix=Mix(),
     epoch_rows=25_000,
-    epochs=3,
+    epochs=5,
     learning_rate=3e-4,
     warmup_steps=300,
     patience=0,

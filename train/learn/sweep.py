@@ -153,6 +153,8 @@ def sweep(
         CrywolfError: No trial finished.
     """
     check_sweep()
+    if recipe.distill:
+        raise BadInput("sweep: a recipe with distill needs teachers, which a sweep has none of; leave both out")
     if trials < 1:
         raise BadInput(f"sweep: {trials} trials; at least 1 is needed")
     malicious = malicious_mask(validation)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batches import TokenRows
+from .recipes import Recipe
 
 if TYPE_CHECKING:
     from .trainer import ClassifierTrainer
@@ -36,13 +37,14 @@ class TimeEstimate:
     """What a training will take.
 
     Attributes:
-        seconds: Wall time of training and of validation after each epoch, in seconds. Loading, the writing of
-            checkpoints, calibration and export are not in it.
+        seconds: Wall time of the warm-up, of training, and of validation after each epoch, in seconds. Loading, the
+            writing of checkpoints, calibration and export are not in it.
         epochs: Epochs still to train.
         rows: Training rows that these epochs show the model.
         may_stop: Whether early stopping may end the run sooner.
         batches: How many batches were timed.
         measuring: What the timing itself took, in seconds.
+        warmup: How much of `seconds` goes by before the first epoch, in the steps that warm the encoder up.
     """
 
     seconds: float
@@ -51,11 +53,13 @@ class TimeEstimate:
     may_stop: bool
     batches: int
     measuring: float
+    warmup: float = 0.0
 
     @property
     def rows_per_second(self) -> float:
-        """Training rows a second, validation included."""
-        return self.rows / self.seconds if self.seconds else math.nan
+        """Training rows a second, validation included, the warm-up not."""
+        epochs = self.seconds - self.warmup
+        return self.rows / epochs if epochs else math.nan
 
     def cost(self, price_per_hour: float) -> float:
         """What the training costs, in the currency of the price."""
@@ -72,13 +76,16 @@ class TimeEstimate:
         clock = f"{end:%H:%M}" if end.date() == now.date() else f"{end:%Y-%m-%d %H:%M}"
         line = (
             f"{'at most ' if self.may_stop else ''}about {spoken(self.seconds)} for {epochs_text(self.epochs)} "
-            f"({self.rows_per_second:,.0f} rows/s), done about {clock}"
+            f"({self.rows_per_second:,.0f} rows/s){self._warmup_text()}, done about {clock}"
         )
         return (
             line
             if price_per_hour is None
             else line + f"; {_money(self.cost(price_per_hour), price_per_hour, 'about ')}"
         )
+
+    def _warmup_text(self) -> str:
+        return f", {spoken(self.warmup)} of it for the warm-up" if self.warmup else ""
 
     def afterwards(self, seconds: float, epochs: int, price_per_hour: float | None = None) -> str:
         """One line for people, for a training that is over: what it took beside what was said.
@@ -88,7 +95,7 @@ class TimeEstimate:
             epochs: Epochs trained; where early stopping ended it, the estimate is cut to as many.
             price_per_hour: As for `text`.
         """
-        expected = self.seconds * epochs / self.epochs
+        expected = self.warmup + (self.seconds - self.warmup) * epochs / self.epochs
         off = f" ({seconds / expected - 1:+.0%})" if expected else ""
         line = f"took {spoken(seconds)} for {epochs_text(epochs)}; the estimate was {spoken(expected)}{off}"
         if price_per_hour is None:
@@ -99,6 +106,7 @@ class TimeEstimate:
         """For machines; seconds are seconds."""
         return {
             "seconds": round(self.seconds, 1),
+            "warmup_seconds": round(self.warmup, 1),
             "epochs": self.epochs,
             "rows_per_second": round(self.rows_per_second, 1),
             "batches": self.batches,
@@ -123,7 +131,9 @@ def _money(cost: float, price_per_hour: float, about: str = "") -> str:
     return f"{amount} at {price_per_hour:g} an hour"
 
 
-def estimate_time(trainer: "ClassifierTrainer", *, epochs_done: int = 0) -> TimeEstimate | None:
+def estimate_time(
+    trainer: "ClassifierTrainer", *, epochs_done: int = 0, warm_up: TokenRows | None = None
+) -> TimeEstimate | None:
     """Time a few batches and extrapolate, by tokens, to all batches of the epochs to come and to validation.
 
     The batches are those of the sampler's own order, so that padding counts as it will; the step is whole: collating,
@@ -132,9 +142,11 @@ def estimate_time(trainer: "ClassifierTrainer", *, epochs_done: int = 0) -> Time
     Args:
         trainer: Ready to train, with its data sets.
         epochs_done: Epochs trained already, by a run that is resumed.
+        warm_up: The rows that a warm-up would learn from, to count in what the recipe wants of it. They are not drawn
+            yet: batches of the lengths that training draws stand for them. None where there is none, or it is done.
 
     Returns:
-        The estimate, or None where fewer than `MIN_STEPS` steps are left.
+        The estimate, or None where fewer than `MIN_STEPS` steps are left, those of the warm-up among them.
     """
     import torch
 
@@ -144,7 +156,8 @@ def estimate_time(trainer: "ClassifierTrainer", *, epochs_done: int = 0) -> Time
     epochs = math.ceil(trainer.args.num_train_epochs) - epochs_done
     orders = _orders(trainer, range(epochs_done, epochs_done + epochs))
     batches = [batch for order in orders for batch in _batches(order, trainer.args.train_batch_size)]
-    if len(batches) < MIN_STEPS:
+    learned, looked_at = ([], []) if warm_up is None else _warm_batches(trainer.losses.recipe, warm_up)
+    if len(batches) + len(learned) < MIN_STEPS:
         return None
     checks = _batches(np.arange(len(validation)), trainer.args.eval_batch_size)
     with torch.random.fork_rng():
@@ -152,16 +165,23 @@ def estimate_time(trainer: "ClassifierTrainer", *, epochs_done: int = 0) -> Time
         step, look = _training_step(trainer, network), _validation_step(trainer, network)
         train_seconds, timed = _extrapolate(batches, rows, step, TRAIN_AT)
         look_seconds, looked = _extrapolate(checks, validation, look, VALIDATION_AT)
+        warming, warmed = 0.0, 0
+        if warm_up is not None:
+            for ahead, learn in ((learned, True), (looked_at, False)):
+                pool = _pooling_step(trainer, network, learn=learn)
+                took, times = _extrapolate(ahead, warm_up, pool, VALIDATION_AT, takes=1)
+                warming, warmed = warming + took, warmed + times
         del network, step, look
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return TimeEstimate(
-        seconds=train_seconds + epochs * look_seconds,
+        seconds=warming + train_seconds + epochs * look_seconds,
         epochs=epochs,
         rows=sum(map(len, orders)),
         may_stop=bool(trainer.losses.recipe.patience),
-        batches=timed + looked,
+        batches=timed + looked + warmed,
         measuring=time.perf_counter() - began,
+        warmup=warming,
     )
 
 
@@ -184,8 +204,11 @@ def _extrapolate(
     rows: TokenRows,
     step: Callable[[list[dict[str, Any]]], None],
     quantiles: tuple[float, ...],
+    takes: int = TAKES,
 ) -> tuple[float, int]:
     """Seconds for all batches, from those at the quantiles of size; and how many were timed."""
+    if not batches:
+        return 0.0, 0
     lengths = rows.lengths
     # Padding is computed as tokens are: a batch costs its rows times its longest row.
     tokens = np.array([len(batch) * lengths[batch].max() for batch in batches], dtype=np.float64)
@@ -195,16 +218,16 @@ def _extrapolate(
     seconds = []
     for index in at:
         batch = [rows[int(row)] for row in batches[int(index)]]
-        takes = []
-        for _ in range(TAKES):
+        times = []
+        for _ in range(takes):
             began = time.perf_counter()
             step(batch)
-            takes.append(time.perf_counter() - began)
-        seconds.append(float(np.median(takes)))
+            times.append(time.perf_counter() - began)
+        seconds.append(float(np.median(times)))
     # Batches of one size are one point of the curve.
     sizes, which = np.unique(tokens[at], return_inverse=True)
     means = np.bincount(which, weights=seconds) / np.bincount(which)
-    return float(np.interp(tokens, sizes, means).sum()), TAKES * len(at) + 1
+    return float(np.interp(tokens, sizes, means).sum()), takes * len(at) + 1
 
 
 def _training_step(trainer: "ClassifierTrainer", network: Any) -> Callable[[list[dict[str, Any]]], None]:
@@ -236,6 +259,64 @@ def _validation_step(trainer: "ClassifierTrainer", network: Any) -> Callable[[li
         inputs: Any = trainer._prepare_inputs(trainer.data_collator(batch))
         with torch.no_grad(), trainer.accelerator.autocast():
             trainer.compute_loss(network, inputs)
+        _finish_queued()
+
+    return step
+
+
+def _warm_batches(recipe: Recipe, rows: TokenRows) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Batches as a warm-up learns from them and as it only looks at them, of the lengths that training draws."""
+    from .warmup import BATCH, PRETRAIN_ROWS
+
+    benign, attacks = (np.flatnonzero(rows.labels == label) for label in (0, 1))
+    learned: list[NDArray[np.int64]] = []
+    looked_at: list[NDArray[np.int64]] = []
+    if recipe.pretrain:
+        shown = recipe.pretrain_rows or min(PRETRAIN_ROWS, len(benign))
+        size = min(BATCH, max(1, len(benign)))  # no batch holds a row twice
+        learned += [np.tile(batch, 2) for batch in _batches(_spread(rows, benign, shown), size)]
+    if recipe.contrastive_rows:
+        each = 1 + recipe.contrastive_negatives
+        shown = math.ceil(recipe.contrastive_rows / each)
+        size = min(max(2, BATCH // each), max(1, len(attacks)))
+        anchors = _batches(_spread(rows, attacks, shown), size)
+        # The neighbours of attacks of one length are of many: each batch takes some of every length.
+        near = _spread(rows, benign, recipe.contrastive_rows - shown)
+        learned += [np.concatenate([batch, near[at :: len(anchors)]]) for at, batch in enumerate(anchors)]
+        for part, most in ((benign, recipe.contrastive_pool), (attacks, min(recipe.contrastive_pool, shown))):
+            looked_at += _batches(_spread(rows, part, min(most, len(part))), BATCH)
+    return learned, looked_at
+
+
+def _spread(rows: TokenRows, positions: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """So many of these positions by rising length, each length as often as training draws it."""
+    ordered = positions[np.argsort(rows.lengths[positions], kind="stable")]
+    often = (rows.row_weights if rows.draws is None else rows.draws)[ordered].astype(np.float64)
+    if not often.sum() > 0:
+        return ordered[:0]
+    at = np.searchsorted(np.cumsum(often) / often.sum(), (np.arange(n) + 0.5) / n)
+    return ordered[np.minimum(at, len(ordered) - 1)]
+
+
+def _pooling_step(
+    trainer: "ClassifierTrainer", network: Any, *, learn: bool = True
+) -> Callable[[list[dict[str, Any]]], None]:
+    """A step of a warm-up: the encoder alone. What its loss costs is nothing beside that."""
+    import torch
+
+    parameters = [parameter for parameter in network.encoder.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters) if parameters else None
+
+    def step(batch: list[dict[str, Any]]) -> None:
+        network.train(learn)
+        inputs: Any = trainer._prepare_inputs(trainer.data_collator(batch))
+        with torch.set_grad_enabled(learn), trainer.accelerator.autocast():
+            loss = network.pooled(inputs["input_ids"], inputs["attention_mask"]).float().square().mean()
+        if learn and optimizer is not None:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
         _finish_queued()
 
     return step

@@ -25,9 +25,10 @@ from crywolf.data import CrywolfError
 from crywolf.data.types import Progress
 
 from ..measure.metrics import fp_rate_at_recall
-from .batches import Collator, LengthGroupedSampler, TokenRows
+from .batches import Collator, TokenRows
 from .losses import focal_loss, mean_training_weight, threat_loss
 from .model import WEIGHTS, load_weights, margins_of, save_weights, sha256
+from .pieces import pieces
 from .recipes import Recipe, SelectBy
 
 MARKER = "complete.json"
@@ -59,6 +60,10 @@ class Losses:
             gamma=self.recipe.focal_gamma,
             smoothing=self.recipe.label_smoothing,
             mean_weight=self.mean_weight,
+            # Validation rows have none: what epochs are compared by stays the labels' loss.
+            teacher_margins=inputs.get("teacher_margins"),
+            distill=self.recipe.distill,
+            temperature=self.recipe.distill_temperature,
         )
         if not self.recipe.threat_weight:
             return loss
@@ -90,8 +95,7 @@ class ClassifierTrainer(Trainer):
         # Trainer's own grouped sampler draws from the global generator and feeds each pool longest first.
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         # DataLoader takes any sized iterable.
-        size, seed = self.args.train_batch_size, self.order_seed
-        return LengthGroupedSampler(rows.lengths, size, seed=seed, draws=rows.draws)  # type: ignore[return-value]
+        return rows.sampler(self.args.train_batch_size, self.order_seed)  # type: ignore[no-any-return]
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         return SequentialSampler(eval_dataset)
@@ -320,13 +324,20 @@ def make_trainer(
         model=network,
         args=training_arguments(recipe, checkpoints, steps_per_epoch=steps, seed=seed, bf16=bf16, report_to=report_to),
         data_collator=Collator(pad_id),
-        train_dataset=train,
+        train_dataset=_shown(train, recipe, seed),
         eval_dataset=validation,
         compute_metrics=watch.measure,
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _shown(rows: TokenRows, recipe: Recipe, seed: int) -> Any:
+    """The rows, or their pieces if the recipe cuts or joins any."""
+    if not (recipe.crop or recipe.pack):
+        return rows
+    return pieces(rows, crop=recipe.crop, pack=recipe.pack, epochs=recipe.epochs, seed=seed)
 
 
 def mark_complete(checkpoint: Path) -> None:

@@ -317,6 +317,23 @@ def test_a_run_of_a_version_with_more_options_is_known_if_they_were_off(bench: B
         bench.fit(out, recipe=short)
 
 
+def test_a_run_of_a_version_with_fewer_options_is_known_if_they_are_off(bench: Bench, tmp_path: Path) -> None:
+    out, short = tmp_path / "run", dataclasses.replace(bench.recipe, epochs=1, mix=Mix())
+    first = bench.fit(out, recipe=short)
+    record = out / "run.json"
+    content = json.loads(record.read_text())
+    del content["recipe"]["crop"], content["recipe"]["pack"], content["recipe"]["mix"]["language_power"]
+    text = json.dumps(content["recipe"], sort_keys=True)
+    content["fingerprint"]["recipe"] = hashlib.sha256(text.encode()).hexdigest()
+    record.write_text(json.dumps(content))
+    steps: list[int] = []
+    assert _weights(bench.fit(out, recipe=short, progress=lambda done, _: steps.append(done))) == _weights(first)
+    assert steps == []
+    for changed in ({"pack": 0.5}, {"mix": Mix(language_power=0.5)}):
+        with pytest.raises(BadInput, match=r"differs in: recipe\)"):
+            bench.fit(out, recipe=dataclasses.replace(short, **changed))
+
+
 def test_a_model_of_a_version_with_more_options_can_be_gone_on_from(bench: Bench, tmp_path: Path) -> None:
     short = dataclasses.replace(bench.recipe, epochs=1)
     first = bench.fit(tmp_path / "first", recipe=short)

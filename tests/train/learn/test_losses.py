@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crywolf.train.learn.losses import (
     IGNORE,
+    distillation_losses,
     focal_loss,
     mean_training_weight,
     ranking_loss,
@@ -187,3 +188,45 @@ def test_the_ranking_loss_is_the_papers(n: int, temperature: float, seed: int) -
     expected = -np.mean([math.log(likeness[i, i] / likeness[i].sum()) for i in range(n)])
     loss = ranking_loss(torch.from_numpy(3 * rows), torch.from_numpy(others), temperature=temperature)
     assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_distillation_has_the_gradient_of_torchs_divergence_times_the_squared_temperature(temperature: float) -> None:
+    logits, _ = _batch(20)
+    logits.requires_grad_()
+    margins = torch.linspace(-4, 4, 20)
+    ours = distillation_losses(logits, margins, temperature=temperature).sum()
+    share = torch.sigmoid(margins / temperature)
+    student = functional.log_softmax(logits.float() / temperature, dim=-1)
+    divergence = functional.kl_div(student, torch.stack([1 - share, share], dim=1), reduction="sum")
+    (left,) = torch.autograd.grad(ours, logits)
+    (right,) = torch.autograd.grad(divergence * temperature**2, logits)
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_teachers_as_sure_as_labels_are_the_labels() -> None:
+    logits, labels = _batch(64)
+    weights = torch.tensor([1.5, 1.0])
+    sure = torch.where(labels == 1, 80.0, -80.0)
+    taught = focal_loss(logits, labels, class_weights=weights, teacher_margins=sure, distill=1.0)
+    assert taught.item() == pytest.approx(focal_loss(logits, labels, class_weights=weights).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_distill_is_the_teachers_share_and_rows_without_a_teacher_keep_their_label(gamma: float) -> None:
+    logits, labels = _batch(40)
+    logits.requires_grad_()
+    margins = torch.linspace(-3, 3, 40)
+    margins[::3] = math.nan
+    options = {"class_weights": torch.tensor([2.0, 1.0]), "gamma": gamma, "smoothing": 0.1, "mean_weight": 1.0}
+    found = focal_loss(logits, labels, teacher_margins=margins, distill=0.7, temperature=2.0, **options)
+    weights = torch.tensor([2.0, 1.0])[labels]
+    expected = torch.tensor(0.0)
+    for row in range(40):
+        one = slice(row, row + 1)
+        hard = focal_loss(logits[one], labels[one], **options)
+        soft = weights[row] * distillation_losses(logits[one], margins[one], temperature=2.0).sum()
+        expected = expected + (hard if math.isnan(margins[row]) else 0.3 * hard + 0.7 * soft) / 40
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert gradient.isfinite().all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crywolf.data import BadInput
-from crywolf.train.learn.recipes import FULL, QUICK, RECIPES, Recipe, find_recipe
+from crywolf.train.learn.recipes import BROAD, FULL, QUICK, RECIPES, Recipe, find_recipe
 
 
 def test_full_is_the_handoffs_recipe_with_the_weight_on_benign() -> None:
@@ -71,6 +71,10 @@ def test_yaml_numbers_that_yaml_takes_for_strings_are_numbers() -> None:
         ("threshold_bound", "lower"),
         ("freeze_embeddings", 1),
         ("min_recall", 1.5),
+        ("crop", 1.5),
+        ("pack", -0.1),
+        ("distill", 1.1),
+        ("distill_temperature", 0.0),
         ("pretrain", "all"),
         ("pretrain", True),
         ("pretrain_rows", -1),
@@ -93,6 +97,14 @@ def test_rows_to_pretrain_on_need_a_slice_to_come_from() -> None:
 
 def test_mapping_round_trip() -> None:
     assert Recipe.from_mapping(QUICK.to_mapping()) == QUICK
+
+
+def test_a_recipe_of_an_earlier_version_is_read_with_the_options_that_it_lacks_off() -> None:
+    mapping = BROAD.to_mapping()
+    for name in ("crop", "pack"):
+        assert mapping.pop(name) == 0
+    assert mapping["mix"].pop("language_power") == 1
+    assert Recipe.from_mapping(mapping) == BROAD
 
 
 @pytest.mark.parametrize("off", [0, 0.0])

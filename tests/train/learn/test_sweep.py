@@ -33,6 +33,11 @@ def run(recipe: Recipe, tiny_encoder: Path, make_rows: MakeRows, tmp_path: Path)
     return go
 
 
+def test_a_recipe_that_learns_from_teachers_is_refused(run: Callable[..., SweepResult], recipe: Recipe) -> None:
+    with pytest.raises(BadInput, match="needs teachers"):
+        run(trials=1, recipe=dataclasses.replace(recipe, distill=0.5))
+
+
 def test_the_recipe_itself_is_tried_first_and_the_best_is_a_recipe(
     run: Callable[..., SweepResult], recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The time told beforehand: near enough to the truth, and without a trace in the weights."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +44,17 @@ def test_afterwards_the_truth_stands_beside_it() -> None:
     assert estimate(40 * 60).afterwards(20 * 60, 2) == (
         "took 20 minutes for 2 epochs; the estimate was 20 minutes (+0%)"
     )
+
+
+def test_a_warm_up_is_told_and_is_no_part_of_an_epoch() -> None:
+    said = estimate(40 * 60, warmup=6 * 60)
+    assert said.text(NOW, 0.72) == (
+        "about 40 minutes for 4 epochs (48 rows/s), 6 minutes of it for the warm-up, done about 14:26; "
+        "about 0.48 at 0.72 an hour"
+    )
+    # Early stopping saves epochs, not the warm-up: 6 minutes and two epochs of 8.5.
+    assert "the estimate was 23 minutes (+0%)" in said.afterwards(23 * 60, 2)
+    assert said.to_dict()["warmup_seconds"] == 360
 
 
 @pytest.mark.parametrize(
@@ -114,6 +126,37 @@ def test_measuring_leaves_the_weights_as_they_would_be(
     assert sha256(measured.model_dir / "model.safetensors") == sha256(unmeasured.model_dir / "model.safetensors")
     same = [{**entry, "seconds": 0} for entry in unmeasured.history]
     assert [{**entry, "seconds": 0} for entry in measured.history] == same
+
+
+def test_the_warm_up_is_counted_in_before_it_begins_and_measuring_leaves_no_trace(
+    tiny_encoder: Path, small_steps: Recipe, make_rows: MakeRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = {"pretrain": "benign", "pretrain_rows": 700, "contrastive_rows": 640, "contrastive_pool": 40}
+    recipe = dataclasses.replace(small_steps, epochs=2, **warm)
+    train, validation, lines = make_rows(96, 1), make_rows(50, 2), []
+    told: list[tuple[int, int]] = []
+    measure = timing._extrapolate
+
+    def extrapolate(batches: Any, rows: Any, step: Any, *rest: Any, **options: Any) -> tuple[float, int]:
+        told.append((len(batches), sum(map(len, batches))))
+        return measure(batches, rows, step, *rest, **options)
+
+    monkeypatch.setattr(timing, "_extrapolate", extrapolate)
+    result = fit(train, validation, recipe=recipe, out=tmp_path / "run", encoder=tiny_encoder, log=lines.append)
+    assert result.estimate is not None
+    assert 0 < result.estimate.warmup < result.estimate.seconds
+    said = next(at for at, line in enumerate(lines) if "of it for the warm-up" in line)
+    steps = [line for line in lines[said:] if line.startswith(("pretraining", "contrastive"))]
+    assert len(steps) == 2, "they begin after what they will take was told"
+    shown = [[int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:rows|steps)", line)] for line in steps]
+    (_, _, (batches, rows), _) = told
+    assert batches == pytest.approx(shown[0][1] + shown[1][1], rel=0.1)  # a pass may end with a short batch
+    # Two passes of each row in pretraining; attacks that share a neighbour make a batch smaller.
+    assert 2 * shown[0][0] + shown[1][0] <= rows <= 2 * shown[0][0] + 1.2 * 640
+    monkeypatch.setattr(timing, "MIN_STEPS", 10**9)
+    unmeasured = fit(train, validation, recipe=recipe, out=tmp_path / "unmeasured", encoder=tiny_encoder)
+    assert unmeasured.estimate is None
+    assert sha256(result.model_dir / "model.safetensors") == sha256(unmeasured.model_dir / "model.safetensors")
 
 
 def test_a_resumed_run_is_told_of_the_rest_alone(
